@@ -206,6 +206,13 @@ int64_t cs_raise_open_file_limit(void) {
 
 int cs_lock_file(int fd) { return RESULT(flock(fd, LOCK_EX | LOCK_NB)); }
 
+// ---- memory ----
+
+int64_t cs_find(const void *bytes, int64_t count, const void *needle, int64_t needle_count) {
+    const char *found = memmem(bytes, count, needle, needle_count);
+    return found ? found - (const char *)bytes : -1;
+}
+
 // ---- processes ----
 
 // Runs in the vfork child, on the parent's suspended stack and memory: system calls only, and what fails is

@@ -44,6 +44,10 @@ int cs_inotify_watch_folder(const char *path);
 int64_t cs_raise_open_file_limit(void);
 int cs_lock_file(int fd);  // exclusive, non-blocking (flock); -EWOULDBLOCK when held
 
+// ---- memory ----
+// Where `needle` begins in `bytes` (memmem(3)), or -1.
+int64_t cs_find(const void *bytes, int64_t count, const void *needle, int64_t needle_count);
+
 // ---- processes ----
 struct cs_spawn_request {
     const char *path;         // the program, not searched on PATH

@@ -43,15 +43,20 @@ package final class EventLoop: @unchecked Sendable {
 
     /// Events taken from the kernel in one go.
     private static let batchSize = 256
+    /// The most that is read from one descriptor before the others have their turn, in bytes.
+    package static let readBudget = 64 * 1024
 
     private let epoll: Descriptor
     private let wakeup: Descriptor
     private let shared = Mutex(Shared())
-    private let thread = Atomic<UInt>(0)
+    /// The thread that runs the loop; before that, the one that made it.
+    private let thread = Atomic<UInt>(pthread_self())
     private var slots: [Slot] = []
     private var freeSlots: [UInt32] = []
     private var running: [UnownedJob] = []
     var timers = TimerQueue()
+    /// Where reads land before what came is copied out in its own length.
+    private var readBuffer = [UInt8](repeating: 0, count: EventLoop.readBudget)
     /// The longest time that one turn of the loop took so far since it was last asked, in nanoseconds.
     private var longestTurn: Int64 = 0
 
@@ -83,8 +88,11 @@ package final class EventLoop: @unchecked Sendable {
     package func run() {
         thread.store(pthread_self(), ordering: .releasing)
         var events = [cs_event](repeating: cs_event(), count: EventLoop.batchSize)
+        var began = cs_monotonic_ns()
         while runJobs() {
-            let timeout = fireTimers(now: cs_monotonic_ns())
+            let now = cs_monotonic_ns()
+            let timeout = fireTimers(now: now)
+            longestTurn = max(longestTurn, now - began)
             let mayWait = shared.withLock { shared -> Bool in
                 shared.waiting = shared.jobs.isEmpty && !shared.stopped
                 return shared.waiting
@@ -93,10 +101,9 @@ package final class EventLoop: @unchecked Sendable {
                 unsafe cs_epoll_wait(epoll.number, $0.baseAddress!, Int32($0.count), mayWait ? timeout : 0)
             }
             precondition(count >= 0, "epoll_wait: \(SystemError.message(-count))")
-            let began = cs_monotonic_ns()
+            began = cs_monotonic_ns()
             if mayWait { shared.withLock { $0.waiting = false } }
             for event in events[..<Int(count)] { deliver(event) }
-            longestTurn = max(longestTurn, cs_monotonic_ns() - began)
         }
     }
 
@@ -162,7 +169,8 @@ extension EventLoop {
         return registration
     }
 
-    /// Changes what the descriptor is watched for; an empty set pauses it.
+    /// Changes what the descriptor is watched for; an empty set pauses it (the kernel tells hang-ups and errors even then:
+    /// a handler that gets one and can't act on it removes its registration).
     package func modify(_ registration: Registration, _ interest: Readiness) {
         requireLoopThread()
         guard let descriptor = descriptor(of: registration) else { return }
@@ -179,6 +187,26 @@ extension EventLoop {
         slots[slot].handler = nil
         slots[slot].descriptor = -1
         freeSlots.append(registration.slot)
+    }
+
+    /// What a read from a descriptor came to.
+    package enum ReadResult {
+        case bytes([UInt8])
+        case end
+        case wouldBlock
+        case failed(Int32)
+    }
+
+    /// Reads what there is now, up to the budget.
+    package func read(_ descriptor: borrowing Descriptor) -> ReadResult {
+        requireLoopThread()
+        let result = unsafe readBuffer.withUnsafeMutableBytes { unsafe descriptor.read(into: $0) }
+        return switch result {
+        case .bytes(let count): .bytes(Array(readBuffer[..<count]))
+        case .end: .end
+        case .wouldBlock: .wouldBlock
+        case .failed(let code): .failed(code)
+        }
     }
 
     private func descriptor(of registration: Registration) -> Int32? {

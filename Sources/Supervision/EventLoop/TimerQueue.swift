@@ -88,7 +88,8 @@ extension EventLoop {
     /// Calls `callback` on the loop's thread once `delay` has passed; never before, and not after `cancel`.
     package func schedule(after delay: Duration, _ callback: @escaping () -> Void) -> TimerToken {
         requireLoopThread()
-        return TimerToken(identifier: timers.add(deadline: cs_monotonic_ns() + delay.nanoseconds, callback))
+        let (deadline, overflow) = cs_monotonic_ns().addingReportingOverflow(max(.zero, delay).nanoseconds)
+        return TimerToken(identifier: timers.add(deadline: overflow ? .max : deadline, callback))
     }
 
     package func cancel(_ token: TimerToken) {

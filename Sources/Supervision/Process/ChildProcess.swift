@@ -51,9 +51,16 @@ package struct Command: Sendable {
 
 /// How a process ended, and what it and the children it waited for used.
 package struct ChildExit: Sendable, Equatable {
-    package enum Status: Sendable, Equatable {
+    package enum Status: Sendable, Equatable, CustomStringConvertible {
         case exited(Int32)
         case signalled(Int32)
+
+        package var description: String {
+            switch self {
+            case .exited(let code): "exit code \(code)"
+            case .signalled(let signal): "signal \(signal)"
+            }
+        }
     }
 
     package let pid: Int32

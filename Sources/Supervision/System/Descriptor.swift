@@ -79,6 +79,9 @@ package struct Pipe: ~Copyable {
         reading = Descriptor(owning: ends.0)
         writing = Descriptor(owning: ends.1)
     }
+
+    /// Closes the writing end here, once a child has it, and leaves the reading one.
+    package consuming func closeWriting() -> Descriptor { reading }
 }
 
 extension Descriptor {

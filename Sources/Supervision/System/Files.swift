@@ -97,6 +97,9 @@ package enum Files {
         return unsafe stat(path, &info) == 0 && info.st_mode & S_IFMT == S_IFREG && access(path, X_OK) == 0
     }
 
+    /// Where programs are looked for when no PATH is set.
+    package static let defaultSearchPath = "/usr/local/bin:/usr/bin:/bin"
+
     /// Where a program is found, by the rules of execvp(3): a name with a slash is a path, else the first on `path`.
     package static func findProgram(_ name: String, path: String) -> String? {
         if name.utf8.contains(UInt8(ascii: "/")) { return isExecutable(name) ? name : nil }

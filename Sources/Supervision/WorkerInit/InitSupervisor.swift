@@ -19,6 +19,8 @@ final class InitSupervisor {
     private let signals: Descriptor
     private let liveness: Descriptor
     private let tree = ProcessTree(root: getpid())
+    /// Told once: from then on there is nobody to hear a stop from, and nothing more to hurry for.
+    private var serverIsGone = false
 
     /// Becomes the subreaper and takes over TERM, INT, HUP and CHLD.
     init(liveness: consuming Descriptor) throws(SystemError) {
@@ -30,7 +32,6 @@ final class InitSupervisor {
                 "signalfd"))
         self.liveness = liveness
     }
-
 
     /// Waits for `pid` to end, reaping whatever else ends meanwhile, and hands each readable one of `outputs` to
     /// `drain`, by its index.
@@ -58,41 +59,43 @@ final class InitSupervisor {
             if left <= 0 { throw .timedOut }
             timeout = Int32(min(left / 1_000_000 + 1, 60_000))
         }
-        let watched = [signals.number, liveness.number] + outputs
+        // poll(2) passes over a negative descriptor.
+        let watched = [signals.number, serverIsGone ? -1 : liveness.number] + outputs
         var ready = [Int32](repeating: 0, count: watched.count)
         _ = unsafe cs_poll_readable(watched, &ready, Int32(watched.count), timeout)
         for index in outputs.indices where ready[index + 2] != 0 { drain(index) }
-        if ready[1] != 0 { throw .serverGone }
+        if ready[1] != 0 {
+            serverIsGone = true
+            throw .serverGone
+        }
         while ready[0] != 0, case let signal = cs_read_signal(signals.number), signal > 0 {
             if signal == SIGTERM { throw .cancelled }
         }
     }
 
     /// Ends every process below: `first` to `leader`, TERM to all, and once `grace` is over KILL until nothing is left.
-    /// A second TERM or the server's end cuts the grace short.
+    /// A second TERM, or the server's end meanwhile, cuts the grace short.
     func endTree(grace: Duration, leader: Int32? = nil, first: Int32 = 0) {
         let deadline = cs_monotonic_ns() + grace.nanoseconds
         var told: Set<Int32> = []
+        var mayWait = true
         if let leader, first > 0 {
             _ = cs_kill(leader, first)
-            told.insert(leader)
-            waitForTree(until: min(deadline, cs_monotonic_ns() + grace.nanoseconds / 4))
-            told.remove(leader)
+            mayWait = waitForTree(until: cs_monotonic_ns() + grace.nanoseconds / 4)
         }
-        while cs_monotonic_ns() < deadline {
+        while mayWait, cs_monotonic_ns() < deadline {
             guard hasChildren() else { return }
             for pid in tree.descendants() where told.insert(pid).inserted {
                 _ = cs_kill(pid, SIGTERM)
                 _ = cs_kill(pid, SIGCONT)  // a stopped process gets its TERM only once it goes on
             }
             // What is started meanwhile is told too, at the next look.
-            guard waitForTree(until: min(deadline, cs_monotonic_ns() + 100_000_000)) else { break }
+            mayWait = waitForTree(until: min(deadline, cs_monotonic_ns() + 100_000_000))
         }
         killTree()
     }
 
     /// Waits until no child is left or the time is up; false when it's told to hurry.
-    @discardableResult
     private func waitForTree(until deadline: Int64) -> Bool {
         while hasChildren() {
             do { try pause(until: deadline, outputs: []) { _ in } } catch { return error == .timedOut }

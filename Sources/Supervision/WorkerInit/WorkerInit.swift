@@ -16,6 +16,7 @@ package final class WorkerInit {
     private let report: Descriptor
     /// The commit that the agent's work is counted from; empty when it isn't known.
     private var base = ""
+    private var branch = ""
 
     /// Runs the mode to its end.
     /// - Returns: the exit code: 0 when the report says it all, 125 when there was no order.
@@ -58,7 +59,9 @@ package final class WorkerInit {
             let preparation = WorkspacePreparation(order: order, git: git) { [self] message in
                 switch message {
                 case .phase(let next): phase = next
-                case .checkedOut(_, let base): self.base = order.base.isEmpty ? base : order.base
+                case .checkedOut(let branch, let base):
+                    self.branch = branch
+                    self.base = order.base.isEmpty ? base : order.base
                 default: break
                 }
                 tell(message)
@@ -80,9 +83,11 @@ package final class WorkerInit {
                 supervisor.endTree(grace: grace, leader: agent, first: order.firstCancelSignal)
                 tell(.stopped)
             case .step(let message, let isTransient):
+                supervisor.endTree(grace: InitSupervisor.shortGrace)
                 tell(.failed(phase, message: message, isTransient: isTransient))
             }
         }
+        supervisor.endTree(grace: .zero)
     }
 
     private func tell(_ message: WorkerReport) {
@@ -124,6 +129,7 @@ extension WorkerInit {
         let path = try findAgent(arguments[0])
         var environment = order.environment
         environment["PWD"] = order.worktree  // some agents trust it over the working folder
+        environment["WORKER_WORKTREE_BRANCH"] = branch
         let command = Command(
             path: path, arguments: arguments, environment: environment, directory: order.worktree)
         do throws(SystemError) {
@@ -146,7 +152,12 @@ extension WorkerInit {
         let probe = InitCommand(
             path: try findAgent(order.versionProbe[0]), arguments: order.versionProbe, environment: order.environment,
             directory: order.worktree, timeout: .seconds(60))
-        let result = try probe.run(under: supervisor)
+        let result: InitCommand.Result
+        do throws(InitFailure) {
+            result = try probe.run(under: supervisor)
+        } catch .stop(.timedOut) {
+            throw .step("\(order.versionProbe.joined(separator: " ")) didn't answer within \(probe.timeout)")
+        } catch { throw error }
         let version = result.output.trimmed
         let digits = version.drop { !$0.isNumber }.prefix { $0.isNumber }
         guard let major = Int(digits) else {

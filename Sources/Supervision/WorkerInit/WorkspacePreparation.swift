@@ -78,29 +78,37 @@ struct WorkspacePreparation {
                 "--git-dir", order.cacheFolder, "fetch", "--quiet", "--prune", "--force", "--no-write-fetch-head",
                 "--", order.remoteURL, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*",
             ], supervisor)
-        // HEAD names the remote's default branch; it is asked for only when what it names isn't there.
-        guard try !hasBranch("HEAD", supervisor) else { return }
-        let listing = try require(["ls-remote", "--symref", "--", order.remoteURL, "HEAD"], supervisor)
-        guard let reference = listing.output.split(separator: "\n").first(where: { $0.hasPrefix("ref: ") }) else { return }
-        let name = reference.dropFirst(5).prefix { $0 != "\t" }
-        guard name.hasPrefix("refs/heads/") else { return }
-        try require(["--git-dir", order.cacheFolder, "symbolic-ref", "HEAD", String(name)], supervisor)
     }
 
     private func startingPoint(_ supervisor: InitSupervisor) throws(InitFailure) -> StartingPoint {
-        if try hasBranch("refs/heads/" + order.branch, supervisor) { return .branch(order.branch) }
-        guard try hasBranch("HEAD", supervisor) else {
+        if try hasBranch(order.branch, supervisor) { return .branch(order.branch) }
+        let branches = try branchNames(supervisor)
+        if branches.isEmpty {
             tell(.note("the repository is empty: starting branch \(order.branch) in it"))
             return .emptyRepository
         }
-        let head = try require(["--git-dir", order.cacheFolder, "symbolic-ref", "--short", "HEAD"], supervisor)
-        let base = head.output.trimmed
+        let base = try defaultBranch(among: branches, supervisor)
         guard order.branchWasNamed else {
             tell(.note("the repository has no branch \(order.branch): using its default branch \(base)"))
             return .branch(base)
         }
         tell(.note("the repository has no branch \(order.branch): creating it from its default branch \(base)"))
         return .newBranch(from: base)
+    }
+
+    /// The branch that the remote's HEAD names now (the cache's own HEAD may be of another day), or the only one.
+    private func defaultBranch(among branches: [String], _ supervisor: InitSupervisor) throws(InitFailure) -> String {
+        let listing = try require(["ls-remote", "--symref", "--", order.remoteURL, "HEAD"], supervisor)
+        let prefix = "ref: refs/heads/"
+        if let reference = listing.output.split(separator: "\n").first(where: { $0.hasPrefix(prefix) }) {
+            let name = String(reference.dropFirst(prefix.count).prefix { $0 != "\t" })
+            if branches.contains(name) { return name }
+        }
+        guard branches.count == 1 else {
+            throw .step(
+                "\(order.remoteURL) has no branch \(order.branch) and its HEAD names no branch: dispatch with one of its branches")
+        }
+        return branches[0]
     }
 
     private func checkOut(_ start: StartingPoint, _ supervisor: InitSupervisor) throws(InitFailure) {
@@ -119,7 +127,14 @@ struct WorkspacePreparation {
     }
 
     private func hasBranch(_ name: String, _ supervisor: InitSupervisor) throws(InitFailure) -> Bool {
-        try call(["--git-dir", order.cacheFolder, "rev-parse", "--verify", "--quiet", name], supervisor).succeeded
+        let reference = "refs/heads/" + name
+        return try call(["--git-dir", order.cacheFolder, "rev-parse", "--verify", "--quiet", reference], supervisor).succeeded
+    }
+
+    private func branchNames(_ supervisor: InitSupervisor) throws(InitFailure) -> [String] {
+        let format = "--format=%(refname:lstrip=2)"
+        let listing = try require(["--git-dir", order.cacheFolder, "for-each-ref", format, "refs/heads"], supervisor)
+        return listing.output.split(separator: "\n").map(String.init)
     }
 
     /// What the worktree holds now, against `base`; nil where git can't say.
@@ -135,7 +150,8 @@ struct WorkspacePreparation {
         let since = base.isEmpty ? [] : ["^" + base]
         return WorkSummary(
             commits: count(["--branches", "HEAD"] + since) ?? count(["--branches"] + since) ?? 0,
-            unpushedCommits: count(["--branches", "--not", "--remotes"]) ?? 0,
+            unpushedCommits: count(["--branches", "HEAD", "--not", "--remotes"])
+                ?? count(["--branches", "--not", "--remotes"]) ?? 0,
             hasUncommittedChanges: !status.output.isEmpty, branch: branch?.output.trimmed ?? "")
     }
 }
@@ -159,7 +175,7 @@ extension WorkspacePreparation {
     {
         let result = try call(arguments, supervisor)
         guard !result.succeeded else { return result }
-        let verb = arguments.first { ["init", "fetch", "ls-remote", "clone", "checkout", "remote"].contains($0) }
+        let verb = arguments.first { ["init", "fetch", "ls-remote", "for-each-ref", "clone", "checkout", "remote"].contains($0) }
         throw .step(
             "git \(verb ?? arguments[0]) of \(order.remoteURL) failed: \(GitMessage.essence(result.errors))",
             isTransient: GitMessage.isTransient(result.errors))

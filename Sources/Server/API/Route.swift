@@ -1,0 +1,61 @@
+/// What the API can be asked for.
+enum Endpoint: CaseIterable {
+    case health, status, page, dispatch, workers, worker, cancel, logs
+
+    var needsToken: Bool {
+        switch self {
+        case .health, .status, .page: false
+        case .dispatch, .workers, .worker, .cancel, .logs: true
+        }
+    }
+}
+
+/// The table of the API's paths.
+struct Route {
+    let method: String
+    /// `:id` stands for a task's id.
+    let path: [String]
+    let endpoint: Endpoint
+
+    static let all = [
+        Route(method: "GET", path: [""], endpoint: .page),
+        Route(method: "GET", path: ["health"], endpoint: .health),
+        Route(method: "GET", path: ["status"], endpoint: .status),
+        Route(method: "POST", path: ["dispatch"], endpoint: .dispatch),
+        Route(method: "GET", path: ["workers"], endpoint: .workers),
+        Route(method: "GET", path: ["workers", ":id"], endpoint: .worker),
+        Route(method: "DELETE", path: ["workers", ":id"], endpoint: .cancel),
+        Route(method: "GET", path: ["workers", ":id", "logs"], endpoint: .logs),
+    ]
+
+    enum Match: Equatable {
+        case found(Endpoint, id: String)
+        case options(allowed: String)
+        case methodNotAllowed(allowed: String)
+        case notFound
+    }
+
+    /// HEAD is answered where GET is.
+    static func find(method: String, path: [String]) -> Match {
+        if path == ["*"] { return .options(allowed: "GET, HEAD, POST, DELETE, OPTIONS") }
+        let method = method == "HEAD" ? "GET" : method
+        var methods: [String] = []
+        for route in all {
+            guard let id = route.match(path) else { continue }
+            if route.method == method { return .found(route.endpoint, id: id) }
+            methods.append(route.method)
+        }
+        if methods.isEmpty { return .notFound }
+        let allowed = (methods.flatMap { $0 == "GET" ? ["GET", "HEAD"] : [$0] } + ["OPTIONS"]).joined(separator: ", ")
+        return method == "OPTIONS" ? .options(allowed: allowed) : .methodNotAllowed(allowed: allowed)
+    }
+
+    private func match(_ parts: [String]) -> String? {
+        guard parts.count == path.count else { return nil }
+        var id = ""
+        for (part, wanted) in zip(parts, path) {
+            if wanted == ":id" { id = part } else if part != wanted { return nil }
+        }
+        return id
+    }
+}

@@ -1,0 +1,142 @@
+import FoundationEssentials
+import Supervision
+
+/// Encodes answers.
+enum JSON {
+    static func encode(_ value: some Encodable) -> [UInt8] {
+        let encoder = JSONEncoder()
+        encoder.dateEncodingStrategy = .iso8601
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        do { return Array(try encoder.encode(value)) } catch { preconditionFailure("plain values encode: \(error)") }
+    }
+}
+
+/// An error's sentence and its details.
+struct ErrorView: Encodable {
+    var error: String
+    var field: String?
+    var task_id: String?
+    var active: Int?
+    var max: Int?
+    var limit: Int?
+    var available_mb: Int?
+    var needed_mb: Int?
+
+    init(_ error: String) { self.error = error }
+}
+
+struct HealthView: Encodable { let status = "ok" }
+
+struct StatusView: Encodable {
+    struct Workers: Encodable { var active, max, available: Int }
+    struct Memory: Encodable { var total_mb, available_mb: Int }
+    struct Queue: Encodable { var length: Int }
+    struct Pulse: Encodable { var enabled: Bool }
+
+    var status: String
+    var version: String
+    var uptime_seconds: Int
+    var workers: Workers
+    var queue: Queue
+    var memory: Memory
+    var pulse: Pulse
+    /// What keeps the node from working as it should.
+    var degraded: [String]
+    /// What is missing or wrong in the configuration.
+    var configuration_problems: [String]
+}
+
+struct DispatchView: Encodable {
+    var task_id: String
+    var status: String
+    var pid: Int32?
+    var repo: String
+    var position: Int?
+
+    func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        try values.encode(task_id, forKey: .task_id)
+        try values.encode(status, forKey: .status)
+        try values.encode(pid, forKey: .pid)  // null while it waits
+        try values.encode(repo, forKey: .repo)
+        try values.encodeIfPresent(position, forKey: .position)
+    }
+
+    private enum CodingKeys: String, CodingKey { case task_id, status, pid, repo, position }
+}
+
+struct CancelView: Encodable {
+    let status = "cancelling"
+    var task_id: String
+}
+
+struct WorkersView: Encodable { var workers: [WorkerView] }
+
+/// A task as the API shows it: short in lists, with everything when it's asked for alone.
+struct WorkerView: Encodable {
+    struct Links: Encodable {
+        var `self`: String
+        var logs: String
+    }
+
+    var task_id: String
+    var repo: String
+    var state: TaskState
+    var reason: String
+    var pid: Int32?
+    var branch: String
+    var model: String
+    var created_at: Date
+    var start_time: Date
+    var ended_at: Date?
+    var elapsed_minutes: Int
+    var attempt: Int
+    var position: Int?
+    var outcome: TaskOutcome?
+    var exit_code: Int32?
+    var signal: Int32?
+    var pull_request: String?
+    var usage: Usage?
+    var work: WorkSummary?
+    var log_lines: UInt64
+    var links: Links
+    // Alone only:
+    var prompt: String?
+    var attempts: [Attempt]?
+    var session_id: String?
+    var base_commit: String?
+    var continue_task: String?
+    var restart: RestartPolicy?
+
+    init(_ record: TaskRecord, now: Date, position: Int? = nil, isDetailed: Bool = false) {
+        let last = record.attempts.last
+        task_id = record.id
+        repo = record.spec.repo
+        state = record.state
+        reason = record.reason
+        pid = last?.endedAt == nil && !record.state.isEnded ? last?.pid : nil
+        branch = record.checkedOutBranch ?? record.spec.branch
+        model = record.spec.model
+        created_at = record.createdAt
+        start_time = record.attempts.first?.startedAt ?? record.createdAt
+        ended_at = record.endedAt
+        elapsed_minutes = Int(max(0, (record.endedAt ?? now).timeIntervalSince(start_time)) / 60)
+        attempt = record.attempts.count
+        self.position = position
+        outcome = record.outcome
+        exit_code = record.exitCode
+        signal = record.signal
+        pull_request = record.pullRequest
+        usage = record.usage
+        work = record.work
+        log_lines = record.logLines
+        links = Links(self: "/workers/\(record.id)", logs: "/workers/\(record.id)/logs")
+        guard isDetailed else { return }
+        prompt = record.spec.prompt
+        attempts = record.attempts
+        session_id = record.sessionID
+        base_commit = record.base
+        continue_task = record.spec.continueTask
+        restart = record.spec.restart
+    }
+}

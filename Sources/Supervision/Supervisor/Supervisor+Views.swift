@@ -1,0 +1,98 @@
+package import FoundationEssentials
+
+/// What stays in memory of a task that has ended.
+package struct TaskSummary: Sendable, Equatable {
+    package var id: String
+    package var repo: String
+    package var state: TaskState
+    package var outcome: TaskOutcome?
+    package var reason: String
+    package var createdAt: Date
+    package var endedAt: Date?
+    package var attempts: Int
+    package var pullRequest: String?
+    package var usage: Usage?
+
+    package init(_ record: TaskRecord) {
+        id = record.id
+        repo = record.spec.repo
+        state = record.state
+        outcome = record.outcome
+        reason = record.reason
+        createdAt = record.createdAt
+        endedAt = record.endedAt
+        attempts = record.attempts.count
+        pullRequest = record.pullRequest
+        usage = record.usage
+    }
+}
+
+/// The node at one instant.
+package struct NodeStatus: Sendable {
+    package var uptime: Duration
+    package var active: Int
+    package var max: Int
+    package var queued: Int
+    package var memory: MemoryReading
+    package var isDraining: Bool
+    /// What keeps the node from working as it should, in sentences.
+    package var degraded: [String]
+}
+
+/// Where the lines of a log come from.
+package struct LogSnapshot: Sendable {
+    package var lines: LogBuffer.Lines
+    package var record: TaskRecord
+}
+
+extension Supervisor {
+    package func status() async -> NodeStatus {
+        let active = occupied
+        return NodeStatus(
+            uptime: .seconds(services.ambient.now().timeIntervalSince(startedAt)), active: active,
+            max: settings.maxConcurrent, queued: queue.count, memory: .now(), isDraining: isDraining,
+            degraded: await storageFailures())
+    }
+
+    private func storageFailures() async -> [String] {
+        var failures: Set<String> = []
+        for worker in workers.values {
+            if let failure = await worker.storageFailure { failures.insert("storage: \(failure)") }
+        }
+        return failures.sorted() + corruptRecords.map { "a task record can't be read and was set aside: tasks/\($0)" }
+    }
+
+    /// The tasks that haven't ended, the oldest first.
+    package func active() -> [TaskRecord] {
+        records.values.filter { !$0.state.isEnded }.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }
+    }
+
+    /// The place of a task in the queue, from 1 on.
+    package func position(of id: String) -> Int? { queue.firstIndex(of: id).map { $0 + 1 } }
+
+    package func record(of id: String) async -> TaskRecord? {
+        if let worker = workers[id] { return await worker.record }
+        return await services.store.load(id)
+    }
+
+    package func worker(_ id: String) -> WorkerActor? { workers[id] }
+
+    /// The most bytes of a log that one answer holds.
+    package static let maxLogBytes = 8 << 20
+
+    /// The newest lines of a task's log, from memory where they are, else from the file; nil for an unknown task.
+    package func log(of id: String, lines limit: Int) async throws(SystemError) -> LogSnapshot? {
+        guard let record = await record(of: id) else { return nil }
+        if let worker = workers[id] {
+            let lines = await worker.lastLines(limit)
+            if lines.count == limit || lines.first == 1 { return LogSnapshot(lines: lines, record: record) }
+        }
+        let file = LogFile(path: paths.log(of: id), limit: settings.logFileLimit)
+        let (bytes, count) = try await services.logLane.run { () throws(SystemError) in
+            try file.lastLines(limit, byteLimit: Supervisor.maxLogBytes)
+        }
+        let next = max(record.logLines, UInt64(count)) + 1
+        return LogSnapshot(
+            lines: LogBuffer.Lines(first: next - UInt64(count), bytes: bytes, count: count), record: record)
+    }
+}
