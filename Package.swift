@@ -22,12 +22,18 @@ let package = Package(
         .target(name: "Supervision", dependencies: ["CSystem"], swiftSettings: strict),
         .target(
             name: "Server", dependencies: ["Supervision", "CSystem"],
-            resources: [.embedInCode("Dashboard/index.html"), .embedInCode("Dashboard/dashboard.css"), .embedInCode("Dashboard/dashboard.js")],
+            resources: [
+                .embedInCode("Dashboard/index.html"), .embedInCode("Dashboard/dashboard.css"),
+                .embedInCode("Dashboard/dashboard.js"),
+            ],
             swiftSettings: strict),
         .executableTarget(name: "Main", dependencies: ["Server", "Supervision", "CSystem"], swiftSettings: strict),
-        .target(name: "TestSupport", dependencies: ["Supervision", "CSystem"], path: "Tests/TestSupport", swiftSettings: relaxed),
+        .target(
+            name: "TestSupport", dependencies: ["Supervision", "CSystem"], path: "Tests/TestSupport",
+            swiftSettings: relaxed),
         .testTarget(name: "SupervisionTests", dependencies: ["Supervision", "TestSupport"], swiftSettings: relaxed),
-        .testTarget(name: "ServerTests", dependencies: ["Server", "Supervision", "TestSupport"], swiftSettings: relaxed),
+        .testTarget(
+            name: "ServerTests", dependencies: ["Server", "Supervision", "TestSupport"], swiftSettings: relaxed),
         .testTarget(name: "EndToEndTests", dependencies: ["Main", "TestSupport"], swiftSettings: relaxed),
         .executableTarget(
             name: "Benchmarks", dependencies: ["Server", "Supervision", "CSystem", "TestSupport"], path: "Benchmarks",

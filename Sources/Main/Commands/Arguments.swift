@@ -56,14 +56,17 @@ struct Arguments {
     func integer(_ name: String, _ range: ClosedRange<Int>) throws(UsageError) -> Int? {
         guard let value = values[name] else { return nil }
         guard let number = Int(value), range.contains(number) else {
-            throw UsageError(message: "\(name) takes a whole number from \(range.lowerBound) to \(range.upperBound), not \(value)")
+            throw UsageError(
+                message: "\(name) takes a whole number from \(range.lowerBound) to \(range.upperBound), not \(value)")
         }
         return number
     }
 
     func requireOperands(_ names: String...) throws(UsageError) {
         if operands.count < names.count { throw UsageError(message: "\(names[operands.count]) is missing") }
-        if operands.count > names.count { throw UsageError(message: "\(operands[names.count]) is one argument too many") }
+        if operands.count > names.count {
+            throw UsageError(message: "\(operands[names.count]) is one argument too many")
+        }
     }
 
     /// `unknown option --prot; did you mean --port?`

@@ -10,7 +10,9 @@ struct SubCommand: Sendable {
 
     static let all: [SubCommand] = [serve, demo, token]
 
-    var usage: String { "aidevops-worker \(name)" + (options.isEmpty ? "" : " [OPTIONS]") + (operands.isEmpty ? "" : " \(operands)") }
+    var usage: String {
+        "aidevops-worker \(name)" + (options.isEmpty ? "" : " [OPTIONS]") + (operands.isEmpty ? "" : " \(operands)")
+    }
 
     var help: String {
         let lines = (options + [Arguments.Option("--help", nil, "Show this help.")]).map { option in

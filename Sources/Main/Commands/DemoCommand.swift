@@ -44,7 +44,9 @@ private final class Demo {
 
     init() throws {
         var template = Array("/tmp/aidevops-worker-demo.XXXXXX".utf8CString)
-        guard unsafe mkdtemp(&template) != nil else { throw CommandFailure(message: "no folder can be made in /tmp: \(SystemError.message(errno))") }
+        guard unsafe mkdtemp(&template) != nil else {
+            throw CommandFailure(message: "no folder can be made in /tmp: \(SystemError.message(errno))")
+        }
         folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
@@ -105,11 +107,15 @@ private final class Demo {
         let settings: JSONValue = .object([
             "dispatch": .object(["auth_token": .string(token)]),
             "git": .object(["base_url": .string("file://\(folder)/remote")]),
-            "agent": .object(["preset": .string("custom"), "command": .array([.string("/bin/sh"), .string("-c"), .string(Demo.agent)])]),
+            "agent": .object([
+                "preset": .string("custom"),
+                "command": .array([.string("/bin/sh"), .string("-c"), .string(Demo.agent)]),
+            ]),
         ])
         try Files.replace(data + "/config/worker.json", with: Array(try JSONEncoder().encode(settings)))
         let output = try Pipe()
-        let null = Descriptor(owning: try checkErrno("open /dev/null") { unsafe open("/dev/null", O_RDONLY | O_CLOEXEC) })
+        let null = Descriptor(
+            owning: try checkErrno("open /dev/null") { unsafe open("/dev/null", O_RDONLY | O_CLOEXEC) })
         let command = Command(
             path: "/proc/self/exe",
             arguments: ["aidevops-worker", "serve", "--port", "0", "--data-dir", data, "--log-format", "json"],
@@ -140,12 +146,15 @@ private final class Demo {
 
     private func dispatch(to client: NodeClient) throws -> String {
         let body: JSONValue = .object([
-            "repo": .string(Demo.repo), "prompt": .string("Say in README.md who changed it."), "branch": .string(Demo.branch),
+            "repo": .string(Demo.repo), "prompt": .string("Say in README.md who changed it."),
+            "branch": .string(Demo.branch),
         ])
         let answer = try client.request("POST", "/dispatch", json: Array(try JSONEncoder().encode(body)))
         print("  \(answer.status) \(String(decoding: answer.body, as: UTF8.self))")
         let json = try? JSONDecoder().decode(JSONValue.self, from: Data(answer.body))
-        guard answer.status == 202, case .string(let id) = json?["task_id"] else { throw CommandFailure(message: answer.message) }
+        guard answer.status == 202, case .string(let id) = json?["task_id"] else {
+            throw CommandFailure(message: answer.message)
+        }
         return id
     }
 

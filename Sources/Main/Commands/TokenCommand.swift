@@ -6,7 +6,8 @@ extension SubCommand {
         options: [.init("--data-dir", "DIR", "The data folder (default: $AIDEVOPS_DATA_DIR, or ./data).")],
         run: { arguments in
             try arguments.requireOperands("show or rotate")
-            let file = ConfigurationFile(path: NodePaths(data: Environment.dataFolder(arguments["--data-dir"])).config + "/worker.json")
+            let file = ConfigurationFile(
+                path: NodePaths(data: Environment.dataFolder(arguments["--data-dir"])).config + "/worker.json")
             guard Files.exists(file.path) else {
                 throw CommandFailure(message: "\(file.path) isn't there: the first `aidevops-worker serve` makes it")
             }

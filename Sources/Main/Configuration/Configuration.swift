@@ -45,8 +45,10 @@ struct Configuration: Sendable, Equatable {
         let defaults = RestartPolicy()
         node.restart.policy = reader.choice("worker.restart.policy", defaults.policy)
         node.restart.maxRestarts = reader.integer("worker.restart.max_restarts", defaults.maxRestarts, 0...1000)
-        node.restart.windowSeconds = reader.integer("worker.restart.window_seconds", defaults.windowSeconds, 1...31_536_000)
-        node.restart.backoffSeconds = reader.integer("worker.restart.backoff_seconds", defaults.backoffSeconds, 0...86_400)
+        node.restart.windowSeconds = reader.integer(
+            "worker.restart.window_seconds", defaults.windowSeconds, 1...31_536_000)
+        node.restart.backoffSeconds = reader.integer(
+            "worker.restart.backoff_seconds", defaults.backoffSeconds, 0...86_400)
         node.restart.backoffMaxSeconds = reader.integer(
             "worker.restart.backoff_max_seconds", defaults.backoffMaxSeconds, 0...604_800)
     }
@@ -92,7 +94,8 @@ struct Configuration: Sendable, Equatable {
             return "must be an https, http, ssh or file URL"
         }
         let host = url.drop { $0 != ":" }.dropFirst(3).prefix { $0 != "/" }
-        return host.contains("@") && !url.hasPrefix("ssh://") ? "must not hold a user or password: credentials come from GH_TOKEN" : nil
+        return host.contains("@") && !url.hasPrefix("ssh://")
+            ? "must not hold a user or password: credentials come from GH_TOKEN" : nil
     }
 }
 

@@ -18,7 +18,8 @@ struct ConfigurationFile {
     /// - Throws: `ConfigurationError`, or `SystemError` of the file.
     @available(*, noasync)
     func loadOrMake() throws -> (Configuration, Origin) {
-        var json = Files.exists(path)
+        var json =
+            Files.exists(path)
             ? try parse(Files.read(path, limit: ConfigurationFile.maxBytes)) : ConfigurationFile.initial
         guard json["dispatch"]?["auth_token"] == nil else { return (try Configuration(json), .existing) }
         var dispatch = json["dispatch"] ?? .object([:])
@@ -56,7 +57,9 @@ struct ConfigurationFile {
     }
 
     private static func place(of error: any Error) -> String {
-        guard case DecodingError.dataCorrupted(let context) = error, let cause = context.underlyingError else { return "" }
+        guard case DecodingError.dataCorrupted(let context) = error, let cause = context.underlyingError else {
+            return ""
+        }
         return ": \(cause)"
     }
 

@@ -71,7 +71,9 @@ struct ConfigurationReader {
         var table: [String: String] = [:]
         for (name, element) in object {
             known.insert("\(path).\(name)")
-            guard case .string(let string) = element, !name.isEmpty, !name.contains("="), !(name + string).utf8.contains(0) else {
+            guard case .string(let string) = element, !name.isEmpty, !name.contains("="),
+                !(name + string).utf8.contains(0)
+            else {
                 report("\(path).\(name)", "must be a name without = and a string")
                 continue
             }
@@ -92,7 +94,8 @@ struct ConfigurationReader {
         known.insert(path)
         var value: JSONValue? = root
         for key in path.split(separator: ".") {
-            if let parent = value, parent != .null, case .object = parent {} else if value != nil, value != .null {
+            if let parent = value, parent != .null, case .object = parent {
+            } else if value != nil, value != .null {
                 report(path, "can't be read: what holds it isn't an object")
                 return nil
             }

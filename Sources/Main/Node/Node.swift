@@ -13,7 +13,10 @@ enum Node {
         umask(0o077)
         let descriptorLimit = cs_raise_open_file_limit()
         guard descriptorLimit >= leastDescriptors else {
-            throw CommandFailure(message: "the limit of open files is \(descriptorLimit); at least \(leastDescriptors) are needed (ulimit -n)")
+            throw CommandFailure(
+                message:
+                    "the limit of open files is \(descriptorLimit); at least \(leastDescriptors) are needed (ulimit -n)"
+            )
         }
         let paths = NodePaths(data: options.dataFolder)
         let lock = try prepare(paths)
@@ -24,7 +27,8 @@ enum Node {
         }
         let loop = try EventLoop()
         let runner = try NodeRunner(
-            options: options, paths: paths, file: file, configuration: configuration, loop: loop, descriptorLimit: descriptorLimit)
+            options: options, paths: paths, file: file, configuration: configuration, loop: loop,
+            descriptorLimit: descriptorLimit)
         let exitCode = ExitCode()
         let task = Task(executorPreference: loop) {
             exitCode.value = await runner.run()
@@ -58,7 +62,8 @@ enum Node {
         }
     }
 
-    private static func readConfiguration(_ file: ConfigurationFile) throws -> (Configuration, ConfigurationFile.Origin) {
+    private static func readConfiguration(_ file: ConfigurationFile) throws -> (Configuration, ConfigurationFile.Origin)
+    {
         do { return try file.loadOrMake() } catch let error as ConfigurationError {
             throw CommandFailure(message: "\(file.path) is not valid: \(error)")
         }

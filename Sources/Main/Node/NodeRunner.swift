@@ -120,12 +120,17 @@ actor NodeRunner {
         for name in ["GH_TOKEN", "ANTHROPIC_API_KEY"] where Environment.variables[name]?.isEmpty ?? true {
             log.warning("A variable that real work needs isn't set.", ["name": name])
         }
-        for key in configuration.unknownKeys { log.warning("worker.json has a key that means nothing here.", ["key": key]) }
+        for key in configuration.unknownKeys {
+            log.warning("worker.json has a key that means nothing here.", ["key": key])
+        }
         let status = await supervisor.status()
         for problem in status.degraded { log.warning("The node starts degraded.", ["problem": problem]) }
         log.info(
             "The node listens.",
-            ["url": "http://\(options.host):\(server.port)", "version": Version.current, "data": paths.data, "pid": String(getpid())])
+            [
+                "url": "http://\(options.host):\(server.port)", "version": Version.current, "data": paths.data,
+                "pid": String(getpid()),
+            ])
     }
 
     private static func sentence(for error: SystemError, _ options: ServeOptions) -> String {
@@ -152,7 +157,9 @@ actor NodeRunner {
         settings.version = Version.current
         settings.token = configuration.authToken
         settings.trustedProxies = configuration.trustedProxies
-        if Environment.isCloudron, let proxy = Environment.variables["CLOUDRON_PROXY_IP"] { settings.trustedProxies.append(proxy) }
+        if Environment.isCloudron, let proxy = Environment.variables["CLOUDRON_PROXY_IP"] {
+            settings.trustedProxies.append(proxy)
+        }
         settings.pulseEnabled = configuration.pulseEnabled
         settings.configurationProblems = problems
         api.update(settings)
@@ -161,7 +168,9 @@ actor NodeRunner {
     private var problems: [String] {
         var problems = configuration.unknownKeys.map { "worker.json: \($0) means nothing to this version" }
         if let configurationFault { problems.insert("worker.json is not in force: \(configurationFault)", at: 0) }
-        if configuration.authToken.isEmpty { problems.append("dispatch.auth_token is empty: every authenticated request is refused") }
+        if configuration.authToken.isEmpty {
+            problems.append("dispatch.auth_token is empty: every authenticated request is refused")
+        }
         for name in ["GH_TOKEN", "ANTHROPIC_API_KEY"] where Environment.variables[name]?.isEmpty ?? true {
             problems.append("\(name) isn't set")
         }
@@ -207,7 +216,9 @@ actor NodeRunner {
     private func reload() async {
         let file = file
         let result = await files.run { () -> Result<Configuration, ConfigurationError> in
-            do { return .success(try file.load()) } catch let error as ConfigurationError { return .failure(error) } catch {
+            do { return .success(try file.load()) } catch let error as ConfigurationError {
+                return .failure(error)
+            } catch {
                 return .failure(ConfigurationError(problems: ["\(error)"]))
             }
         }
@@ -217,7 +228,9 @@ actor NodeRunner {
             if new != configuration {
                 configuration = new
                 log.info("The configuration has changed.")
-                for key in new.unknownKeys { log.warning("worker.json has a key that means nothing here.", ["key": key]) }
+                for key in new.unknownKeys {
+                    log.warning("worker.json has a key that means nothing here.", ["key": key])
+                }
                 await supervisor.apply(NodeRunner.settings(new))
             }
         case .failure(let error):

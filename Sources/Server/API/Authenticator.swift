@@ -51,7 +51,9 @@ struct Authenticator {
             return .accepted
         }
         // Only a wrong token is a guess; none at all is a client that doesn't know that it needs one.
-        if !fields.isEmpty { remember(Failures(count: (known?.count ?? 0) + 1, since: known?.since ?? now), client, now) }
+        if !fields.isEmpty {
+            remember(Failures(count: (known?.count ?? 0) + 1, since: known?.since ?? now), client, now)
+        }
         return .refused
     }
 

@@ -40,7 +40,9 @@ struct DispatchBody: Decodable {
             guard let value = try? values.decode(String.self, forKey: key) else {
                 throw FieldError(field: key.rawValue, message: "\(key.rawValue) must be a string.")
             }
-            if let problem = problem(value) { throw FieldError(field: key.rawValue, message: "\(key.rawValue) \(problem).") }
+            if let problem = problem(value) {
+                throw FieldError(field: key.rawValue, message: "\(key.rawValue) \(problem).")
+            }
             return value
         }
         func required(_ key: CodingKeys, _ problem: (String) -> String?) throws -> String {

@@ -9,7 +9,8 @@ extension NodeAPI {
 
     func logs(_ id: String, _ request: HTTPRequest) async -> HTTPResponse {
         guard Names.problem(taskID: id) == nil else { return .noTask(id) }
-        guard let wanted = Int(request.parameter("lines") ?? "\(LogBuffer.maxLines)"), (0...NodeAPI.maxRequestedLines).contains(wanted)
+        guard let wanted = Int(request.parameter("lines") ?? "\(LogBuffer.maxLines)"),
+            (0...NodeAPI.maxRequestedLines).contains(wanted)
         else {
             var error = ErrorView("lines must be a number from 0 to \(NodeAPI.maxRequestedLines).")
             error.field = "lines"
@@ -106,7 +107,9 @@ private struct EventStream: LogStream {
     func send(_ lines: LogBuffer.Lines) async -> Bool {
         var text = lines.missed > 0 ? "event: missed\ndata: {\"lines\":\(lines.missed)}\n\n" : ""
         var number = lines.first
-        for line in lines.bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).prefix(lines.count) {
+        for line in lines.bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).prefix(
+            lines.count)
+        {
             // A carriage return would end the field.
             let words = String(decoding: line, as: UTF8.self).split(omittingEmptySubsequences: false) { $0.isNewline }
             text += "id: \(number)\n" + words.map { "data: \($0)\n" }.joined() + "\n"

@@ -27,7 +27,8 @@ extension NodeAPI {
     func worker(_ id: String) async -> HTTPResponse {
         guard Names.problem(taskID: id) == nil, let record = await supervisor.record(of: id) else { return .noTask(id) }
         let position = await supervisor.position(of: id)
-        return .json(200, WorkerView(record, now: supervisor.services.ambient.now(), position: position, isDetailed: true))
+        return .json(
+            200, WorkerView(record, now: supervisor.services.ambient.now(), position: position, isDetailed: true))
     }
 
     func cancel(_ id: String) async -> HTTPResponse {
@@ -89,7 +90,8 @@ extension NodeAPI {
         case .draining:
             return .retryLater(503, ErrorView("The node is stopping."), after: NodeAPI.retryWhenUnavailable)
         case .unavailable(let reason):
-            return .retryLater(503, ErrorView("The task was not taken: \(reason)."), after: NodeAPI.retryWhenUnavailable)
+            return .retryLater(
+                503, ErrorView("The task was not taken: \(reason)."), after: NodeAPI.retryWhenUnavailable)
         }
     }
 

@@ -33,7 +33,9 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
         self.settings = settings
     }
 
-    package func response(for failure: HTTPFailure) -> HTTPResponse { .error(failure.status, ErrorView(failure.message)) }
+    package func response(for failure: HTTPFailure) -> HTTPResponse {
+        .error(failure.status, ErrorView(failure.message))
+    }
 
     package func respond(to request: HTTPRequest) async -> HTTPResponse {
         switch Route.find(method: request.method, path: request.path) {
@@ -54,11 +56,13 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
         case .accepted: return nil
         case .refused:
             let hint = settings.token.isEmpty ? " This node has no token configured, so nobody has." : ""
-            var response = HTTPResponse.error(401, ErrorView("This needs the node's token: Authorization: Bearer TOKEN.\(hint)"))
+            var response = HTTPResponse.error(
+                401, ErrorView("This needs the node's token: Authorization: Bearer TOKEN.\(hint)"))
             response.headers.append(("WWW-Authenticate", "Bearer"))
             return response
         case .throttled(let seconds):
-            return .retryLater(429, ErrorView("Too many requests with a wrong token came from this address."), after: seconds)
+            return .retryLater(
+                429, ErrorView("Too many requests with a wrong token came from this address."), after: seconds)
         }
     }
 

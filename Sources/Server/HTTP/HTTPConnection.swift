@@ -206,7 +206,9 @@ package actor HTTPConnection: BodyWriter {
         let withoutBody = request?.method == "HEAD"
         switch response.body {
         case .bytes(let bytes):
-            writeHead(of: response, for: request, framing: response.status == 204 ? nil : ("Content-Length", String(bytes.count)))
+            writeHead(
+                of: response, for: request,
+                framing: response.status == 204 ? nil : ("Content-Length", String(bytes.count)))
             if !withoutBody { output += bytes }
             return output.count < HTTPConnection.outputBatchBytes && !response.closes ? true : await flush()
         case .stream(let write):
@@ -276,7 +278,9 @@ package actor HTTPConnection: BodyWriter {
             guard !hasLeft else { return false }
             if isWritable {
                 let count = unsafe output.withUnsafeBytes {
-                    unsafe cs_send(socket.number, $0.baseAddress! + sent, Int64($0.count - sent))
+                    unsafe cs_send(
+                        socket.number, UnsafeRawBufferPointer(rebasing: $0[sent...]).baseAddress, Int64($0.count - sent)
+                    )
                 }
                 if count >= 0 {
                     sent += Int(count)
@@ -289,7 +293,11 @@ package actor HTTPConnection: BodyWriter {
             }
             guard await waitUntilWritable() else { return false }
         }
-        if output.capacity > 2 * HTTPConnection.outputBatchBytes { output = [] } else { output.removeAll(keepingCapacity: true) }
+        if output.capacity > 2 * HTTPConnection.outputBatchBytes {
+            output = []
+        } else {
+            output.removeAll(keepingCapacity: true)
+        }
         return true
     }
 

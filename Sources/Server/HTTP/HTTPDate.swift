@@ -23,7 +23,9 @@ final class HTTPDate: @unchecked Sendable {
         var time = time
         var parts = unsafe tm()
         unsafe gmtime_r(&time, &parts)
-        let (day, month, year, weekday) = unsafe (parts.tm_mday, Int(parts.tm_mon), parts.tm_year + 1900, Int(parts.tm_wday))
+        let (day, month, year, weekday) = unsafe (
+            parts.tm_mday, Int(parts.tm_mon), parts.tm_year + 1900, Int(parts.tm_wday)
+        )
         let clock = unsafe [parts.tm_hour, parts.tm_min, parts.tm_sec].map(two).joined(separator: ":")
         return "\(days[weekday]), \(two(day)) \(months[month]) \(year) \(clock) GMT"
     }

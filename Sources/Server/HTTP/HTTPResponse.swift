@@ -20,7 +20,8 @@ package struct HTTPResponse: Sendable {
         self.body = body
     }
 
-    package static func text(_ status: Int, _ text: String, type: String = "text/plain; charset=utf-8") -> HTTPResponse {
+    package static func text(_ status: Int, _ text: String, type: String = "text/plain; charset=utf-8") -> HTTPResponse
+    {
         HTTPResponse(status, headers: [("Content-Type", type)], body: .bytes(Array(text.utf8)))
     }
 

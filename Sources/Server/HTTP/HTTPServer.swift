@@ -30,7 +30,8 @@ package actor HTTPServer {
 
     /// Starts to listen; a port of 0 takes a free one.
     package init(
-        host: String, port: UInt16, on loop: EventLoop, handler: any HTTPHandler, deadlines: HTTPDeadlines = HTTPDeadlines(),
+        host: String, port: UInt16, on loop: EventLoop, handler: any HTTPHandler,
+        deadlines: HTTPDeadlines = HTTPDeadlines(),
         descriptorLimit: Int64
     ) throws(SystemError) {
         var bound: UInt16 = 0
@@ -74,7 +75,7 @@ package actor HTTPServer {
         for _ in 0..<HTTPServer.acceptBatch {
             var address = [CChar](repeating: 0, count: 64)
             let result = unsafe address.withUnsafeMutableBufferPointer {
-                unsafe cs_accept(listener.number, $0.baseAddress!, Int32($0.count))
+                unsafe cs_accept(listener.number, $0.baseAddress, Int32($0.count))
             }
             guard result >= 0 else {
                 if result == -EAGAIN { return false }

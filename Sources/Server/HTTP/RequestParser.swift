@@ -86,7 +86,10 @@ package struct RequestParser: Sendable {
             switch state {
             case .requestLine:
                 try refuseGarbage()
-                guard let line = try takeLine(limit: Limits.requestLineBytes, else: HTTPFailure(414, "The request line is too long.")) else {
+                guard
+                    let line = try takeLine(
+                        limit: Limits.requestLineBytes, else: HTTPFailure(414, "The request line is too long."))
+                else {
                     return .needsMore
                 }
                 if line.isEmpty && !sawEmptyLine {
@@ -97,7 +100,8 @@ package struct RequestParser: Sendable {
                 state = .headers(try RequestParser.requestLine(line))
             case .headers(var request):
                 let limit = Limits.headBytes - headBytes
-                guard let line = try takeLine(limit: limit, else: HTTPFailure(431, "The request's head is too long.")) else {
+                guard let line = try takeLine(limit: limit, else: HTTPFailure(431, "The request's head is too long."))
+                else {
                     return .needsMore
                 }
                 headBytes += line.count + 2
@@ -183,7 +187,8 @@ extension RequestParser {
             let from = max(scanned, at)
             guard from < bytes.count else { return -1 }
             var feed = UInt8(ascii: "\n")
-            let offset = unsafe cs_find(bytes.baseAddress! + from, Int64(bytes.count - from), &feed, 1)
+            let offset = unsafe cs_find(
+                UnsafeRawBufferPointer(rebasing: bytes[from...]).baseAddress, Int64(bytes.count - from), &feed, 1)
             return offset < 0 ? -1 : from + Int(offset)
         }
         scanned = buffer.count
@@ -215,7 +220,9 @@ extension RequestParser {
     /// Tells at once what can't become a request: a TLS hello, say, that has no line feed to wait for.
     private func refuseGarbage() throws(HTTPFailure) {
         guard at < buffer.count else { return }
-        let method = buffer[at...].prefix { $0 != UInt8(ascii: " ") && $0 != UInt8(ascii: "\r") && $0 != UInt8(ascii: "\n") }
+        let method = buffer[at...].prefix {
+            $0 != UInt8(ascii: " ") && $0 != UInt8(ascii: "\r") && $0 != UInt8(ascii: "\n")
+        }
         guard method.count <= RequestParser.maxMethodBytes, method.allSatisfy(RequestParser.isTokenByte) else {
             throw HTTPFailure(400, "This isn't an HTTP/1.1 request.")
         }
@@ -226,7 +233,9 @@ extension RequestParser {
     /// RFC 9110, 5.6.2.
     static func isTokenByte(_ byte: UInt8) -> Bool {
         switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"): true
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"):
+            true
         default: "!#$%&'*+-.^_`|~".utf8.contains(byte)
         }
     }
@@ -243,7 +252,8 @@ extension RequestParser {
             throw HTTPFailure(400, "The request line isn't a method, a target and a version with one space between.")
         }
         let version = words[2]
-        guard version.count == 8, version.starts(with: "HTTP/".utf8), version[version.startIndex + 6] == UInt8(ascii: "."),
+        guard version.count == 8, version.starts(with: "HTTP/".utf8),
+            version[version.startIndex + 6] == UInt8(ascii: "."),
             isDigit(version[version.startIndex + 5]), isDigit(version[version.startIndex + 7])
         else { throw HTTPFailure(400, "The request line has no HTTP version.") }
         guard version[version.startIndex + 5] == UInt8(ascii: "1") else {
@@ -282,7 +292,8 @@ extension RequestParser {
             host.utf8.allSatisfy { byte in
                 switch byte {
                 case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                    UInt8(ascii: "0")...UInt8(ascii: "9"): true
+                    UInt8(ascii: "0")...UInt8(ascii: "9"):
+                    true
                 default: "-._~%!$&'()*+,;=:[]".utf8.contains(byte)
                 }
             }
@@ -295,7 +306,9 @@ extension RequestParser {
         let lengths = request.headers.all("content-length")
         let encodings = request.headers.all("transfer-encoding")
         if !encodings.isEmpty {
-            guard lengths.isEmpty else { throw HTTPFailure(400, "A request has Transfer-Encoding or Content-Length, not both.") }
+            guard lengths.isEmpty else {
+                throw HTTPFailure(400, "A request has Transfer-Encoding or Content-Length, not both.")
+            }
             guard request.minorVersion == 1, encodings.count == 1 else {
                 throw HTTPFailure(400, "Transfer-Encoding stands once, in HTTP/1.1.")
             }

@@ -63,7 +63,8 @@ extension AgentEvent {
             for block in message.message?.content ?? [] {
                 switch block.type {
                 case "text": if message.type == "assistant", let text = block.text { events.append(.text(text)) }
-                case "tool_use": events.append(.toolCall(identifier: block.id ?? "", command: block.input?.command ?? ""))
+                case "tool_use":
+                    events.append(.toolCall(identifier: block.id ?? "", command: block.input?.command ?? ""))
                 case "tool_result":
                     events.append(.toolResult(identifier: block.toolUseID ?? "", succeeded: block.isError != true))
                 default: break
@@ -74,7 +75,9 @@ extension AgentEvent {
             usage.costUSD = message.totalCostUSD
             events.append(.totalUsage(usage))
             let words = message.result?.text ?? message.subtype ?? ""
-            if message.isError == true { events.append(.error(kind: message.subtype ?? "", message: words, status: message.apiErrorStatus)) }
+            if message.isError == true {
+                events.append(.error(kind: message.subtype ?? "", message: words, status: message.apiErrorStatus))
+            }
             events.append(.result(succeeded: message.isError != true && message.subtype == "success", message: words))
         default: break
         }
@@ -85,7 +88,8 @@ extension AgentEvent {
         switch message.type {
         case "thread.started": return message.threadID.map { [.session($0)] } ?? []
         case "turn.completed": return message.usage.map { [.usage($0.usage)] } ?? []
-        case "turn.failed": return [failure(message.error), .result(succeeded: false, message: message.error?.words ?? "")]
+        case "turn.failed":
+            return [failure(message.error), .result(succeeded: false, message: message.error?.words ?? "")]
         case "item.completed":
             guard let item = message.item else { return [] }
             if item.type == "agent_message" { return item.text.map { [.text($0)] } ?? [] }
@@ -112,7 +116,9 @@ extension AgentEvent {
         case "result":
             let usage = message.stats.map { [AgentEvent.totalUsage($0.usage)] } ?? []
             let failures = message.error.map { [failure($0)] } ?? []
-            return usage + failures + [.result(succeeded: message.status == "success", message: message.error?.words ?? "")]
+            return usage + failures + [
+                .result(succeeded: message.status == "success", message: message.error?.words ?? "")
+            ]
         default: return []
         }
     }

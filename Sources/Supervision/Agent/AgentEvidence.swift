@@ -67,7 +67,8 @@ package struct AgentEvidence: Sendable, Equatable {
 
     private mutating func take(_ event: AgentEvent) {
         switch event {
-        case .session(let identifier): if identifier.utf8.count <= 200, !identifier.hasPrefix("-") { sessionID = identifier }
+        case .session(let identifier):
+            if identifier.utf8.count <= 200, !identifier.hasPrefix("-") { sessionID = identifier }
         case .text(let text): readMarkers(in: text)
         case .toolCall(let identifier, let command):
             if openCalls.count >= AgentEvidence.maxOpenCalls { openCalls = [:] }
@@ -108,7 +109,9 @@ package struct AgentEvidence: Sendable, Equatable {
         case .some(500...599): return .provider
         default: break
         }
-        if says("providerautherror", "authentication_error", "invalid api key", "invalid x-api-key") { return .authentication }
+        if says("providerautherror", "authentication_error", "invalid api key", "invalid x-api-key") {
+            return .authentication
+        }
         if says("permission_error", "access denied") { return .access }
         if says("quota", "credit balance", "insufficient_quota") { return .quota }
         if says("rate limit", "rate_limit", "ratelimit") { return .rateLimit }
@@ -123,12 +126,15 @@ package struct AgentEvidence: Sendable, Equatable {
         }
         guard at >= 0 else { return }
         let found = Int(at)
-        let end = lines[(found + pullRequestPath.count)...].prefix { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }.endIndex
+        let end = lines[(found + pullRequestPath.count)...].prefix {
+            (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0)
+        }.endIndex
         guard end > found + pullRequestPath.count else { return }
         let host = lines[..<found].suffix(100).reversed().prefix { byte in
             byte > 0x20 && byte < 0x7f && !"\"'<>()[]\\`".utf8.contains(byte)
         }
-        let link = String(decoding: host.reversed(), as: UTF8.self) + String(decoding: lines[found..<end], as: UTF8.self)
+        let link =
+            String(decoding: host.reversed(), as: UTF8.self) + String(decoding: lines[found..<end], as: UTF8.self)
         if let scheme = link.range(ofText: "https://") { pullRequest = String(link[scheme...]) }
     }
 }

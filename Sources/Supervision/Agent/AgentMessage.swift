@@ -24,7 +24,8 @@ struct AgentMessage: Decodable {
     var parameters: ToolInput?
 
     private enum CodingKeys: String, CodingKey {
-        case type, subtype, part, message, content, role, status, severity, result, usage, stats, error, item, parameters
+        case type, subtype, part, message, content, role, status, severity, result, usage, stats, error, item,
+            parameters
         case sessionID, session_id, thread_id, tool_id, is_error, total_cost_usd, api_error_status
     }
 

@@ -34,14 +34,21 @@ package struct AgentPreset: Sendable, Equatable {
     private static let opencode = AgentPreset(
         name: "opencode",
         launches: [
-            launch(2, ["opencode", "run", "--standalone", "--format", "json", "--auto", "-m", "{model}"], ["--session", "{session}"]),
             launch(
-                1, ["opencode", "run", "--format", "json", "--auto", "--dir", "{workdir}", "--title", "{title}", "-m", "{model}"],
+                2, ["opencode", "run", "--standalone", "--format", "json", "--auto", "-m", "{model}"],
+                ["--session", "{session}"]),
+            launch(
+                1,
+                [
+                    "opencode", "run", "--format", "json", "--auto", "--dir", "{workdir}", "--title", "{title}", "-m",
+                    "{model}",
+                ],
                 ["--session", "{session}"]),
         ],
         versionProbe: ["opencode", "--version"], promptChannel: .standardInput,
         environment: [
-            "OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_LSP_DOWNLOAD": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1",
+            "OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+            "OPENCODE_DISABLE_MODELS_FETCH": "1",
         ],
         dialect: .opencode, firstCancelSignal: SIGINT,
         installHint: "Install it, for example with: npm install -g opencode-ai")
@@ -74,7 +81,8 @@ package struct AgentPreset: Sendable, Equatable {
                     "--skip-git-repo-check", "{session}", "-",
                 ])
         ],
-        promptChannel: .standardInput, environment: ["CODEX_HOME": "{home}/.codex"], dialect: .codex, wantsBareModel: true,
+        promptChannel: .standardInput, environment: ["CODEX_HOME": "{home}/.codex"], dialect: .codex,
+        wantsBareModel: true,
         installHint: "Install it, for example with: npm install -g @openai/codex")
 
     private static let aider = AgentPreset(
@@ -127,7 +135,9 @@ package struct AgentPreset: Sendable, Equatable {
         preset.versionProbe = []
         let model = launches[0]
         let addsAtEnd = model.resume.starts(with: model.arguments)
-        preset.launches = [AgentPreset.launch(nil, command, addsAtEnd ? Array(model.resume.dropFirst(model.arguments.count)) : [])]
+        preset.launches = [
+            AgentPreset.launch(nil, command, addsAtEnd ? Array(model.resume.dropFirst(model.arguments.count)) : [])
+        ]
         let channel = AgentPreset.custom(command).promptChannel
         if channel != .standardInput { preset.promptChannel = channel }
         return preset
@@ -151,7 +161,8 @@ extension AgentPreset {
         func fill(_ text: String) -> String {
             guard text.contains("{") else { return text }
             let places = [
-                "model": model, "workdir": workdir, "prompt": prompt, "prompt_file": promptFile, "session": session ?? "",
+                "model": model, "workdir": workdir, "prompt": prompt, "prompt_file": promptFile,
+                "session": session ?? "",
                 "title": title, "home": home,
             ]
             var result = ""

@@ -71,10 +71,14 @@ package final class EventLoop: @unchecked Sendable {
         let loop = try EventLoop()
         var thread = pthread_t()
         let context = unsafe Unmanaged.passRetained(loop).toOpaque()
-        let code = unsafe pthread_create(&thread, nil, { context in
-            unsafe Unmanaged<EventLoop>.fromOpaque(context!).takeRetainedValue().run()
-            return nil
-        }, context)
+        let code = unsafe pthread_create(
+            &thread, nil,
+            { context in
+                if let context = unsafe context {
+                    unsafe Unmanaged<EventLoop>.fromOpaque(context).takeRetainedValue().run()
+                }
+                return nil
+            }, context)
         guard code == 0 else {
             unsafe Unmanaged<EventLoop>.fromOpaque(context).release()
             throw SystemError("pthread_create", errno: code)
@@ -98,7 +102,7 @@ package final class EventLoop: @unchecked Sendable {
                 return shared.waiting
             }
             let count = unsafe events.withUnsafeMutableBufferPointer {
-                unsafe cs_epoll_wait(epoll.number, $0.baseAddress!, Int32($0.count), mayWait ? timeout : 0)
+                unsafe cs_epoll_wait(epoll.number, $0.baseAddress, Int32($0.count), mayWait ? timeout : 0)
             }
             precondition(count >= 0, "epoll_wait: \(SystemError.message(-count))")
             began = cs_monotonic_ns()

@@ -41,9 +41,14 @@ package struct LogFile: Sendable {
         var written = 0
         while written < bytes.count {
             let count = unsafe bytes.withUnsafeBytes {
-                unsafe Glibc.write(file.number, $0.baseAddress! + written, bytes.count - written)
+                unsafe Glibc.write(
+                    file.number, UnsafeRawBufferPointer(rebasing: $0[written...]).baseAddress, $0.count - written)
             }
-            if count >= 0 { written += count } else if errno != EINTR { return (written, SystemError("write \(path)", errno: errno)) }
+            if count >= 0 {
+                written += count
+            } else if errno != EINTR {
+                return (written, SystemError("write \(path)", errno: errno))
+            }
         }
         return (written, nil)
     }
@@ -115,7 +120,9 @@ package struct LogFile: Sendable {
             let length = min(end, 64 * 1024)
             var chunk = [UInt8](repeating: 0, count: length)
             let count = try checkErrno("read \(path)") {
-                unsafe chunk.withUnsafeMutableBytes { unsafe pread(file.number, $0.baseAddress, length, off_t(end - length)) }
+                unsafe chunk.withUnsafeMutableBytes {
+                    unsafe pread(file.number, $0.baseAddress, length, off_t(end - length))
+                }
             }
             guard count == length, body(chunk) else { return }
             end -= length

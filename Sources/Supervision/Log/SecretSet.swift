@@ -52,10 +52,10 @@ package final class SecretSet: Sendable {
         unsafe columns.withUnsafeBufferPointer { columns in
             unsafe next.withUnsafeBufferPointer { next in
                 unsafe matched.withUnsafeBufferPointer { matched in
-                    unsafe body(
-                        Tables(
-                            columns: columns.baseAddress!, next: next.baseAddress!, matched: matched.baseAddress!,
-                            width: width))
+                    guard let columns = columns.baseAddress, let next = next.baseAddress,
+                        let matched = matched.baseAddress
+                    else { return }  // none of them is ever empty
+                    unsafe body(Tables(columns: columns, next: next, matched: matched, width: width))
                 }
             }
         }

@@ -90,7 +90,7 @@ package struct ChildExit: Sendable, Equatable {
 
 /// Lends `strings` as a NULL-terminated array of C strings.
 private func withCStringArray<Result>(
-    _ strings: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
+    _ strings: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>?) -> Result
 ) -> Result {
     var bytes: [CChar] = []
     var offsets: [Int] = []
@@ -103,7 +103,7 @@ private func withCStringArray<Result>(
         var table: [UnsafeMutablePointer<CChar>?] = unsafe []
         for offset in offsets { unsafe table.append(bytes.baseAddress.map { unsafe $0 + offset }) }
         unsafe table.append(nil)
-        return unsafe table.withUnsafeBufferPointer { unsafe body($0.baseAddress!) }
+        return unsafe table.withUnsafeBufferPointer { unsafe body($0.baseAddress) }
     }
 }
 

@@ -60,8 +60,11 @@ extension Command {
 
     /// A program found on the PATH of this environment; nil when it isn't there.
     package init?(program: String, _ arguments: [String], environment: [String: String], directory: String? = nil) {
-        guard let path = Files.findProgram(program, path: environment["PATH"] ?? Files.defaultSearchPath) else { return nil }
+        guard let path = Files.findProgram(program, path: environment["PATH"] ?? Files.defaultSearchPath) else {
+            return nil
+        }
         self.init(
-            path: path, arguments: [program] + arguments, environment: environment, directory: directory, newSession: false)
+            path: path, arguments: [program] + arguments, environment: environment, directory: directory,
+            newSession: false)
     }
 }

@@ -26,7 +26,9 @@ package final class Reaper: @unchecked Sendable {
         let watched = [SIGCHLD] + numbers
         signals = Descriptor(
             owning: try check(
-                unsafe watched.withUnsafeBufferPointer { unsafe cs_signal_descriptor($0.baseAddress!, Int32($0.count)) },
+                unsafe watched.withUnsafeBufferPointer {
+                    unsafe cs_signal_descriptor($0.baseAddress, Int32($0.count))
+                },
                 "signalfd"))
         _ = try loop.add(signals.number, .read) { [unowned self] _ in readSignals() }
     }

@@ -54,7 +54,8 @@ package struct MemoryReading: Sendable, Equatable {
     private static func group(_ folder: String, _ names: Names) -> Group? {
         guard let usage = text(of: folder + names.usage).flatMap({ UInt64($0.trimmed) }) else { return nil }
         let cache = fields(of: folder + "/memory.stat", unit: 1)[names.cache] ?? 0
-        return Group(limit: text(of: folder + names.limit).flatMap { UInt64($0.trimmed) }, used: usage - min(usage, cache))
+        return Group(
+            limit: text(of: folder + names.limit).flatMap { UInt64($0.trimmed) }, used: usage - min(usage, cache))
     }
 
     private static func fields(of path: String, unit: UInt64) -> [String: UInt64] {

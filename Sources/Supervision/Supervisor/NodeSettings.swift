@@ -65,7 +65,8 @@ package struct NodePaths: Sendable {
     package func cache(of remoteURL: String) -> String {
         let name = remoteURL.utf8.map { byte in
             switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                UInt8(ascii: "0")...UInt8(ascii: "9"),
                 UInt8(ascii: "."), UInt8(ascii: "-"):
                 String(UnicodeScalar(byte))
             default: "_" + String(byte, radix: 16)

@@ -147,7 +147,8 @@ package actor Supervisor {
         if let obstacle { try checkQueue(obstacle) }
         let waits = obstacle != nil || !queue.isEmpty
         var record = TaskRecord(
-            spec: spec(for: request, id: id), state: .queued, reason: "waiting for a slot", createdAt: services.ambient.now())
+            spec: spec(for: request, id: id), state: .queued, reason: "waiting for a slot",
+            createdAt: services.ambient.now())
         // From here on the id and the slot are taken.
         records[id] = record
         if !waits { reserved.insert(id) }
@@ -225,7 +226,9 @@ package actor Supervisor {
             throw .cannotContinue("task \(earlierID) worked on \(earlier.spec.repo), not on \(record.spec.repo)")
         }
         let owner = earlier.spec.continueTask ?? earlier.id
-        let isInUse = records.values.contains { $0.id != record.id && ($0.spec.continueTask ?? $0.id) == owner && !$0.state.isEnded }
+        let isInUse = records.values.contains {
+            $0.id != record.id && ($0.spec.continueTask ?? $0.id) == owner && !$0.state.isEnded
+        }
         guard !isInUse else {
             throw .cannotContinue("another task is at work in the worktree of task \(earlierID)")
         }

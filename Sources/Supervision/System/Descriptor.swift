@@ -55,7 +55,9 @@ package struct Descriptor: ~Copyable, Sendable {
             while written < buffer.count {
                 do throws(SystemError) {
                     written += try checkErrno("write") {
-                        unsafe Glibc.write(number, buffer.baseAddress! + written, buffer.count - written)
+                        unsafe Glibc.write(
+                            number, UnsafeRawBufferPointer(rebasing: buffer[written...]).baseAddress,
+                            buffer.count - written)
                     }
                 } catch { return error }
             }
@@ -73,7 +75,7 @@ package struct Pipe: ~Copyable {
     package init() throws(SystemError) {
         var ends: (Int32, Int32) = (-1, -1)
         let result = unsafe withUnsafeMutableBytes(of: &ends) {
-            unsafe cs_pipe($0.assumingMemoryBound(to: Int32.self).baseAddress!)
+            unsafe cs_pipe($0.assumingMemoryBound(to: Int32.self).baseAddress)
         }
         try check(result, "pipe2")
         reading = Descriptor(owning: ends.0)

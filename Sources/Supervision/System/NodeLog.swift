@@ -22,10 +22,18 @@ package struct NodeLog: Sendable {
         self.descriptor = descriptor
     }
 
-    package func debug(_ message: StaticString, _ fields: KeyValuePairs<String, String> = [:]) { write(.debug, message, fields) }
-    package func info(_ message: StaticString, _ fields: KeyValuePairs<String, String> = [:]) { write(.info, message, fields) }
-    package func warning(_ message: StaticString, _ fields: KeyValuePairs<String, String> = [:]) { write(.warning, message, fields) }
-    package func error(_ message: StaticString, _ fields: KeyValuePairs<String, String> = [:]) { write(.error, message, fields) }
+    package func debug(_ message: StaticString, _ fields: KeyValuePairs<String, String> = [:]) {
+        write(.debug, message, fields)
+    }
+    package func info(_ message: StaticString, _ fields: KeyValuePairs<String, String> = [:]) {
+        write(.info, message, fields)
+    }
+    package func warning(_ message: StaticString, _ fields: KeyValuePairs<String, String> = [:]) {
+        write(.warning, message, fields)
+    }
+    package func error(_ message: StaticString, _ fields: KeyValuePairs<String, String> = [:]) {
+        write(.error, message, fields)
+    }
 
     private func write(_ level: Level, _ message: StaticString, _ fields: KeyValuePairs<String, String>) {
         guard level >= self.level else { return }
@@ -36,7 +44,9 @@ package struct NodeLog: Sendable {
             let pairs = fields.map { " \($0.key)=\(NodeLog.quoted($0.value))" }.joined()
             line = "\(time) \(level.rawValue) \(message)\(pairs)\n"
         case .json:
-            let all = [("time", time), ("level", level.rawValue), ("message", "\(message)")] + fields.map { ($0.key, $0.value) }
+            let all =
+                [("time", time), ("level", level.rawValue), ("message", "\(message)")]
+                + fields.map { ($0.key, $0.value) }
             line = "{" + all.map { "\(NodeLog.json($0.0)):\(NodeLog.json($0.1))" }.joined(separator: ",") + "}\n"
         }
         // One write for a line, so that lines of several threads don't mix; a reader that doesn't read loses lines.
@@ -46,7 +56,9 @@ package struct NodeLog: Sendable {
 
     /// As it is where it's one plain word, else in quotes.
     private static func quoted(_ text: String) -> String {
-        let isPlain = !text.isEmpty && text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "=") }
+        let isPlain =
+            !text.isEmpty
+            && text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "=") }
         return isPlain ? text : json(text)
     }
 

@@ -37,7 +37,8 @@ package enum Names {
 
     package static func problem(model: String) -> String? {
         let allowed = model.utf8.allSatisfy { isPlain($0) || $0 == UInt8(ascii: ":") || $0 == UInt8(ascii: "/") }
-        guard (1...maxModelBytes).contains(model.utf8.count), allowed, model.utf8.first.map(isAlphanumeric) == true else {
+        guard (1...maxModelBytes).contains(model.utf8.count), allowed, model.utf8.first.map(isAlphanumeric) == true
+        else {
             return "must be letters, digits and any of . _ : / - , and start with a letter or digit"
         }
         return nil
@@ -57,14 +58,16 @@ package enum Names {
         let hasBadSequence = zip(branch.utf8, branch.utf8.dropFirst()).contains {
             ($0 == UInt8(ascii: ".") && $1 == UInt8(ascii: ".")) || ($0 == UInt8(ascii: "@") && $1 == UInt8(ascii: "{"))
         }
-        guard !badPart, !hasBadSequence, !branch.hasPrefix("-"), !branch.hasSuffix("."), branch != "@", branch != "HEAD" else {
+        guard !badPart, !hasBadSequence, !branch.hasPrefix("-"), !branch.hasSuffix("."), branch != "@", branch != "HEAD"
+        else {
             return "isn't a branch name that git accepts (git-check-ref-format)"
         }
         return nil
     }
 
     private static func isAlphanumeric(_ byte: UInt8) -> Bool {
-        (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20) || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+        (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20)
+            || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
     }
 
     private static func isPlain(_ byte: UInt8) -> Bool {

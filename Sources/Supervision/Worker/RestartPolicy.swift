@@ -50,7 +50,9 @@ package struct RestartPolicy: Sendable, Equatable, Codable {
             ("max_restarts", maxRestarts, 0...1000), ("window_seconds", windowSeconds, 1...31_536_000),
             ("backoff_seconds", backoffSeconds, 0...86_400), ("backoff_max_seconds", backoffMaxSeconds, 0...604_800),
         ]
-        return bounds.first { !$0.2.contains($0.1) }.map { "\($0.0) must be between \($0.2.lowerBound) and \($0.2.upperBound)" }
+        return bounds.first { !$0.2.contains($0.1) }.map {
+            "\($0.0) must be between \($0.2.lowerBound) and \($0.2.upperBound)"
+        }
     }
 
     /// Takes what is there, and the defaults for the rest.

@@ -80,7 +80,9 @@ extension WorkOrder {
         environment["WORKER_WORKTREE_PATH"] = worktree
         environment["AIDEVOPS_SESSION_ORIGIN"] = "worker"
         environment["HEADLESS"] = "1"
-        for flag in ["FULL_LOOP_HEADLESS", "AIDEVOPS_HEADLESS", "AIDEVOPS_REMOTE_DISPATCH"] { environment[flag] = "true" }
+        for flag in ["FULL_LOOP_HEADLESS", "AIDEVOPS_HEADLESS", "AIDEVOPS_REMOTE_DISPATCH"] {
+            environment[flag] = "true"
+        }
         environment["GIT_TERMINAL_PROMPT"] = "0"
         return environment
     }

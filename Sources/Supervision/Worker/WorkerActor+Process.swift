@@ -12,7 +12,8 @@ extension WorkerActor {
         let run = generation
         evidence = AgentEvidence(dialect: surroundings.settings.agent.dialect, repo: machine.record.spec.repo)
         let handlers = WorkerProcess.Handlers(
-            output: { [weak self] bytes, source in self?.assumeIsolated { $0.received(bytes, from: source, run: run) } },
+            output: { [weak self] bytes, source in self?.assumeIsolated { $0.received(bytes, from: source, run: run) }
+            },
             report: { [weak self] report in self?.assumeIsolated { $0.reported(report, run: run) } },
             exit: { [self] exit in exited(exit, run: run) })
         log.observer = { [weak self] lines in self?.assumeIsolated { $0.observe(lines) } }
@@ -100,7 +101,8 @@ extension WorkerActor {
         }
         let elapsed = Duration.seconds(services.ambient.now().timeIntervalSince(started))
         arm(.runtime, after: max(.zero, surroundings.settings.maxRuntime - elapsed)) { worker in
-            worker.reachLimit("the worker ran for \(worker.surroundings.settings.maxRuntime.words), the most that it may")
+            worker.reachLimit(
+                "the worker ran for \(worker.surroundings.settings.maxRuntime.words), the most that it may")
         }
     }
 

@@ -71,7 +71,8 @@ package actor WorkerActor {
     ///   - isSaved: whether the record is on disk as it is.
     ///   - nextLine: the number of the next log line.
     package init(
-        machine: WorkerState, isSaved: Bool, nextLine: UInt64, services: WorkerServices, surroundings: WorkerSurroundings,
+        machine: WorkerState, isSaved: Bool, nextLine: UInt64, services: WorkerServices,
+        surroundings: WorkerSurroundings,
         onChange: @escaping @Sendable (TaskRecord) -> Void
     ) {
         let record = machine.record
@@ -227,7 +228,8 @@ package actor WorkerActor {
 
     // MARK: Timers
 
-    func arm(_ purpose: TimerPurpose, after delay: Duration, _ body: @escaping @Sendable (isolated WorkerActor) -> Void) {
+    func arm(_ purpose: TimerPurpose, after delay: Duration, _ body: @escaping @Sendable (isolated WorkerActor) -> Void)
+    {
         disarm(purpose)
         timers[purpose] = services.loop.schedule(after: delay) { [weak self] in
             self?.assumeIsolated { worker in

@@ -51,7 +51,9 @@ final class WorkerProcess {
         let errors = try Pipe()
         let report = try Pipe()
         let alive = try Pipe()
-        let writingEnds = [orderFile.number, output.writing.number, errors.writing.number, report.writing.number, alive.reading.number]
+        let writingEnds = [
+            orderFile.number, output.writing.number, errors.writing.number, report.writing.number, alive.reading.number,
+        ]
         let command = Command(
             path: executable, arguments: ["aidevops-worker", WorkerInit.argument], environment: [:], directory: "/")
         liveness = .some(alive.writing)
@@ -63,7 +65,9 @@ final class WorkerProcess {
         do throws(SystemError) {
             for input in inputs {
                 try input.pipe.setNonBlocking()
-                input.registration = try loop.add(input.pipe.number, .read) { [unowned self, unowned input] _ in drain(input) }
+                input.registration = try loop.add(input.pipe.number, .read) { [unowned self, unowned input] _ in
+                    drain(input)
+                }
             }
             pid = try reaper.spawn(command, descriptors: writingEnds) { [self] in ended($0) }
         } catch {

@@ -79,7 +79,9 @@ package struct WorkerState: Sendable {
         if record.spec.continueTask != nil, record.attempts.isEmpty { nextMode = .goOn(prompt: record.spec.prompt) }
     }
 
-    package var hasProcess: Bool { run != nil && record.attempts.last?.pid != nil && record.attempts.last?.endedAt == nil }
+    package var hasProcess: Bool {
+        run != nil && record.attempts.last?.pid != nil && record.attempts.last?.endedAt == nil
+    }
 
     package mutating func handle(_ event: Event, now: Date) -> [Action] {
         switch (event, record.state) {
@@ -175,13 +177,17 @@ extension WorkerState {
         }
         switch run.agentExit {
         case .exited(0): return judge(evidence, now, jitter)
-        case .exited(let code): return fail(told(by: evidence) ?? "the agent exited with code \(code)", .failure, now, jitter: jitter)
+        case .exited(let code):
+            return fail(told(by: evidence) ?? "the agent exited with code \(code)", .failure, now, jitter: jitter)
         case .signalled(let signal):
             let killed = signal == 9
             return fail(
-                killed ? "the agent was killed (signal 9): most likely memory ran out" : "the agent died of signal \(signal)",
+                killed
+                    ? "the agent was killed (signal 9): most likely memory ran out"
+                    : "the agent died of signal \(signal)",
                 killed ? .interruption : .failure, now, jitter: jitter)
-        case nil: return fail("the worker's process ended unexpectedly (\(exit.status))", .interruption, now, jitter: jitter)
+        case nil:
+            return fail("the worker's process ended unexpectedly (\(exit.status))", .interruption, now, jitter: jitter)
         }
     }
 
@@ -205,7 +211,8 @@ extension WorkerState {
 
     private func told(by evidence: AgentEvidence) -> String? {
         evidence.failure.map { failure in
-            let kind = failure.provider.map { "the model's provider answered \($0.rawValue)" } ?? "the agent reported an error"
+            let kind =
+                failure.provider.map { "the model's provider answered \($0.rawValue)" } ?? "the agent reported an error"
             return failure.message.isEmpty ? kind : "\(kind): \(failure.message)"
         }
     }
@@ -223,7 +230,9 @@ extension WorkerState {
         case .blocked: return end(.failed, "the agent says that it is blocked", now)
         case .unpushed, .noEffect, .premature: break
         }
-        if rules.canResume, record.sessionID != nil, record.continuations < rules.maxContinuations, run?.stopCause == nil {
+        if rules.canResume, record.sessionID != nil, record.continuations < rules.maxContinuations,
+            run?.stopCause == nil
+        {
             record.continuations += 1
             nextMode = .goOn(prompt: WorkerState.continuePrompt)
             return wait(.zero, "the agent stopped early; its session is continued", now)
@@ -231,7 +240,8 @@ extension WorkerState {
         switch outcome {
         case .unpushed: return end(.succeeded, "the agent ended with work that isn't pushed", now)
         case .noEffect: return end(.succeeded, "the agent ended without printing or changing anything", now)
-        default: return end(.succeeded, "the agent ended without saying that the task is done, and changed nothing", now)
+        default:
+            return end(.succeeded, "the agent ended without saying that the task is done, and changed nothing", now)
         }
     }
 
@@ -245,7 +255,8 @@ extension WorkerState {
         return evidence.printedAnything ? .premature : .noEffect
     }
 
-    private mutating func fail(_ reason: String, _ cause: RestartPolicy.Cause, _ now: Date, jitter: Double) -> [Action] {
+    private mutating func fail(_ reason: String, _ cause: RestartPolicy.Cause, _ now: Date, jitter: Double) -> [Action]
+    {
         record.attempts[record.attempts.count - 1].reason = reason
         record.attempts[record.attempts.count - 1].endedAt = now
         let policy = record.spec.restart ?? rules.restart
@@ -258,7 +269,8 @@ extension WorkerState {
         case .notCovered: return end(.failed, reason, now)
         case .exhausted:
             return end(
-                .failed, "\(reason) (attempt \(record.attempts.count); the limit of \(policy.maxRestarts) restarts in "
+                .failed,
+                "\(reason) (attempt \(record.attempts.count); the limit of \(policy.maxRestarts) restarts in "
                     + "\(policy.windowSeconds) s is reached)", now)
         case .restart(let delay):
             record.restarts.append(now)
@@ -321,7 +333,8 @@ extension WorkerState {
         case .notCovered: _ = end(.failed, "the node ended while it ran, and its restart policy is never", now)
         case .exhausted:
             _ = end(
-                .failed, "the node ended while it ran, and the limit of \(policy.maxRestarts) restarts in "
+                .failed,
+                "the node ended while it ran, and the limit of \(policy.maxRestarts) restarts in "
                     + "\(policy.windowSeconds) s is reached", now)
         case .restart:
             if !record.attempts.isEmpty { record.restarts.append(now) }

@@ -28,7 +28,9 @@ final class InitSupervisor {
         let watched = [SIGTERM, SIGINT, SIGHUP, SIGCHLD]
         signals = Descriptor(
             owning: try check(
-                unsafe watched.withUnsafeBufferPointer { unsafe cs_signal_descriptor($0.baseAddress!, Int32($0.count)) },
+                unsafe watched.withUnsafeBufferPointer {
+                    unsafe cs_signal_descriptor($0.baseAddress, Int32($0.count))
+                },
                 "signalfd"))
         self.liveness = liveness
     }

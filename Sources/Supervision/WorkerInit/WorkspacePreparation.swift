@@ -106,7 +106,8 @@ struct WorkspacePreparation {
         }
         guard branches.count == 1 else {
             throw .step(
-                "\(order.remoteURL) has no branch \(order.branch) and its HEAD names no branch: dispatch with one of its branches")
+                "\(order.remoteURL) has no branch \(order.branch) and its HEAD names no branch: dispatch with one of its branches"
+            )
         }
         return branches[0]
     }
@@ -115,7 +116,9 @@ struct WorkspacePreparation {
         do throws(SystemError) { try Files.remove(order.worktree) } catch { throw .step(error.description) }
         switch start {
         case .branch(let branch), .newBranch(from: let branch):
-            try require(["clone", "--quiet", "--shared", "--branch", branch, "--", order.cacheFolder, order.worktree], supervisor)
+            try require(
+                ["clone", "--quiet", "--shared", "--branch", branch, "--", order.cacheFolder, order.worktree],
+                supervisor)
             try require(["-C", order.worktree, "remote", "set-url", "origin", order.remoteURL], supervisor)
         case .emptyRepository:
             try require(["init", "--quiet", "--initial-branch", order.branch, "--", order.worktree], supervisor)
@@ -128,7 +131,8 @@ struct WorkspacePreparation {
 
     private func hasBranch(_ name: String, _ supervisor: InitSupervisor) throws(InitFailure) -> Bool {
         let reference = "refs/heads/" + name
-        return try call(["--git-dir", order.cacheFolder, "rev-parse", "--verify", "--quiet", reference], supervisor).succeeded
+        return try call(["--git-dir", order.cacheFolder, "rev-parse", "--verify", "--quiet", reference], supervisor)
+            .succeeded
     }
 
     private func branchNames(_ supervisor: InitSupervisor) throws(InitFailure) -> [String] {
@@ -140,10 +144,13 @@ struct WorkspacePreparation {
     /// What the worktree holds now, against `base`; nil where git can't say.
     func summary(since base: String, under supervisor: InitSupervisor) -> WorkSummary? {
         func count(_ range: [String]) -> Int? {
-            guard let result = try? call(["-C", order.worktree, "rev-list", "--count"] + range, supervisor) else { return nil }
+            guard let result = try? call(["-C", order.worktree, "rev-list", "--count"] + range, supervisor) else {
+                return nil
+            }
             return result.succeeded ? Int(result.output.trimmed) : nil
         }
-        guard let status = try? call(["-C", order.worktree, "status", "--porcelain"], supervisor), status.succeeded else {
+        guard let status = try? call(["-C", order.worktree, "status", "--porcelain"], supervisor), status.succeeded
+        else {
             return nil
         }
         let branch = try? call(["-C", order.worktree, "symbolic-ref", "--short", "--quiet", "HEAD"], supervisor)
@@ -175,7 +182,9 @@ extension WorkspacePreparation {
     {
         let result = try call(arguments, supervisor)
         guard !result.succeeded else { return result }
-        let verb = arguments.first { ["init", "fetch", "ls-remote", "for-each-ref", "clone", "checkout", "remote"].contains($0) }
+        let verb = arguments.first {
+            ["init", "fetch", "ls-remote", "for-each-ref", "clone", "checkout", "remote"].contains($0)
+        }
         throw .step(
             "git \(verb ?? arguments[0]) of \(order.remoteURL) failed: \(GitMessage.essence(result.errors))",
             isTransient: GitMessage.isTransient(result.errors))
@@ -215,7 +224,8 @@ enum GitMessage {
     static func isTransient(_ errors: String) -> Bool {
         let signs = [
             "Could not resolve host", "Couldn't connect", "Failed to connect", "Connection refused", "Connection reset",
-            "Connection timed out", "Operation timed out", "Network is unreachable", "early EOF", "The remote end hung up",
+            "Connection timed out", "Operation timed out", "Network is unreachable", "early EOF",
+            "The remote end hung up",
             "Operation too slow", "RPC failed", "TLS connection was non-properly terminated", "GnuTLS recv error",
             "The requested URL returned error: 429", "The requested URL returned error: 5",
         ]
