@@ -13,7 +13,9 @@ public final class TemporaryFolder: Sendable {
 
     deinit { try? Files.remove(path) }
 
-    public func write(_ name: String, _ text: String) throws { try Files.replace(path + "/" + name, with: Array(text.utf8)) }
+    public func write(_ name: String, _ text: String) throws {
+        try Files.replace(path + "/" + name, with: Array(text.utf8))
+    }
     public func read(_ name: String) throws -> String {
         String(decoding: try Files.read(path + "/" + name, limit: 64 << 20), as: UTF8.self)
     }

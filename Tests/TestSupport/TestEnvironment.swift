@@ -47,7 +47,9 @@ public enum TestEnvironment {
     }
 
     /// Waits for something to become so, looking again and again; the only way to wait for other processes' doings.
-    public static func eventually(within limit: Duration = .seconds(60), _ condition: () throws -> Bool) rethrows -> Bool {
+    public static func eventually(within limit: Duration = .seconds(60), _ condition: () throws -> Bool) rethrows
+        -> Bool
+    {
         let deadline = ContinuousClock.now + limit
         while ContinuousClock.now < deadline {
             if try condition() { return true }

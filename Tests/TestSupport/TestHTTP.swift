@@ -73,7 +73,9 @@ public final class TestConnection {
     public func readHead() throws -> Answer {
         guard let first = readLine() else { throw Failure(description: "the connection was closed without an answer") }
         let words = first.split(separator: " ")
-        guard words.count >= 2, let status = Int(words[1]) else { throw Failure(description: "not a status line: \(first)") }
+        guard words.count >= 2, let status = Int(words[1]) else {
+            throw Failure(description: "not a status line: \(first)")
+        }
         var headers: [String: String] = [:]
         while let line = readLine(), !line.isEmpty {
             let parts = line.split(separator: ":", maxSplits: 1)
@@ -109,7 +111,9 @@ public final class TestConnection {
     }
 
     /// Sends a request of the usual form and reads its answer.
-    public func request(_ method: String, _ path: String, token: String? = nil, headers: [String] = [], body: [UInt8]? = nil)
+    public func request(
+        _ method: String, _ path: String, token: String? = nil, headers: [String] = [], body: [UInt8]? = nil
+    )
         throws -> Answer
     {
         var head = "\(method) \(path) HTTP/1.1\r\nHost: localhost\r\n"

@@ -60,7 +60,8 @@ public final class TestNode {
         let null = open("/dev/null", O_RDONLY | O_CLOEXEC)
         defer { close(null) }
         let command = Command(
-            path: TestEnvironment.executable, arguments: ["aidevops-worker", "serve", "--port", "0", "--data-dir", data] + arguments,
+            path: TestEnvironment.executable,
+            arguments: ["aidevops-worker", "serve", "--port", "0", "--data-dir", data] + arguments,
             environment: TestEnvironment.variables.filter { $0.key != "PORT" && $0.key != "CLOUDRON" }
                 .merging(environment) { $1 })
         lines = []
@@ -135,7 +136,8 @@ public final class TestNode {
 
     public func dispatch(_ id: String, repo: String = "o/r", more: String = "") throws -> TestConnection.Answer {
         let extra = more.isEmpty ? "" : ", " + more
-        return try request("POST", "/dispatch", body: #"{"task_id": "\#(id)", "repo": "\#(repo)", "prompt": "Do it."\#(extra)}"#)
+        return try request(
+            "POST", "/dispatch", body: #"{"task_id": "\#(id)", "repo": "\#(repo)", "prompt": "Do it."\#(extra)}"#)
     }
 
     /// Follows a task's log until the task has ended.
@@ -150,7 +152,8 @@ public final class TestNode {
     public func awaitLog(_ id: String, _ text: String) throws -> Bool {
         let connection = try TestConnection(port: port)
         connection.send(
-            "GET /workers/\(id)/logs HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer \(token)\r\n\r\n")
+            "GET /workers/\(id)/logs HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer \(token)\r\n\r\n"
+        )
         while let line = connection.readLine() {
             if line.contains(text) { return true }
             if line == "event: end" { return false }
