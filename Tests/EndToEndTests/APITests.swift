@@ -6,7 +6,8 @@ import Testing
 @Suite(.timeLimit(.minutes(5)))
 struct APITests {
     private func startedNode() throws -> TestNode {
-        let node = try TestNode(agent: "cat > /dev/null; echo TASK_COMPLETE", settings: #""worker": {"max_concurrent": 100}"#)
+        let node = try TestNode(
+            agent: "cat > /dev/null; echo TASK_COMPLETE", settings: #""worker": {"max_concurrent": 100}"#)
         try node.makeRepository("o/r")
         try node.start()
         return node
@@ -16,9 +17,12 @@ struct APITests {
         let node = try startedNode()
         let long = String(repeating: "x", count: 10_001)
         let cases: [(body: String, field: String?, part: String)] = [
-            ("", nil, "valid JSON"), ("{", nil, "valid JSON"), ("[]", nil, "JSON object"), ("\"x\"", nil, "JSON object"),
-            (#"{"prompt": "x"}"#, "repo", "repo is missing"), (#"{"repo": null, "prompt": "x"}"#, "repo", "repo is missing"),
-            (#"{"repo": "o/r"}"#, "prompt", "prompt is missing"), (#"{"repo": 5, "prompt": "x"}"#, "repo", "must be a string"),
+            ("", nil, "valid JSON"), ("{", nil, "valid JSON"), ("[]", nil, "JSON object"),
+            ("\"x\"", nil, "JSON object"),
+            (#"{"prompt": "x"}"#, "repo", "repo is missing"),
+            (#"{"repo": null, "prompt": "x"}"#, "repo", "repo is missing"),
+            (#"{"repo": "o/r"}"#, "prompt", "prompt is missing"),
+            (#"{"repo": 5, "prompt": "x"}"#, "repo", "must be a string"),
             (#"{"repo": "o/r", "prompt": ["x"]}"#, "prompt", "must be a string"),
             (#"{"repo": "o/r", "prompt": ""}"#, "prompt", "must not be empty"),
             (#"{"repo": "o/r", "prompt": "\#(long)"}"#, "prompt", "at most 10000"),
@@ -31,7 +35,10 @@ struct APITests {
         for id in ["..", ".", "", "a/b", "a%2fb", "ä", String(repeating: "a", count: 129)] {
             try expectRefused(node, #"{"repo": "o/r", "prompt": "x", "task_id": "\#(id)"}"#, "task_id", "task_id must")
         }
-        for branch in ["-x", "a..b", "x.lock", "@{", "a@{b", "a b", "/a", "a/", "a//b", ".a", "a/.b", "a.", "a~b", "a^", "a:b", "@", "HEAD", ""] {
+        for branch in [
+            "-x", "a..b", "x.lock", "@{", "a@{b", "a b", "/a", "a/", "a//b", ".a", "a/.b", "a.", "a~b", "a^", "a:b",
+            "@", "HEAD", "",
+        ] {
             try expectRefused(node, #"{"repo": "o/r", "prompt": "x", "branch": "\#(branch)"}"#, "branch", "branch ")
         }
         for model in ["-x", "", "a b", "a;b"] {
@@ -45,7 +52,8 @@ struct APITests {
 
     private func expectRefused(_ node: TestNode, _ body: String, _ field: String?, _ part: String) throws {
         let answer = try node.request("POST", "/dispatch", body: body)
-        #expect(answer.status == 400 && answer.body.contains(part), "\(body.prefix(100)): \(answer.status) \(answer.body)")
+        #expect(
+            answer.status == 400 && answer.body.contains(part), "\(body.prefix(100)): \(answer.status) \(answer.body)")
         if let field { #expect(answer.body.contains(#""field":"\#(field)""#)) }
     }
 
@@ -54,7 +62,8 @@ struct APITests {
         #expect(try node.dispatch("unknown", more: #""bogus": {"a": [1]}, "model": null"#).status == 202)
         #expect(try node.dispatch("twice", more: #""model": "a/b", "model": "a/b""#).status == 202)
         let answer = try node.request(
-            "POST", "/dispatch", headers: ["Content-Type: text/plain"], body: #"{"repo":"o/r","prompt":"x","task_id":"plain"}"#)
+            "POST", "/dispatch", headers: ["Content-Type: text/plain"],
+            body: #"{"repo":"o/r","prompt":"x","task_id":"plain"}"#)
         #expect(answer.status == 202)
         for id in ["unknown", "twice", "plain"] { _ = try node.followToEnd(id) }
     }
@@ -67,7 +76,9 @@ struct APITests {
         #expect(answer.status == 413 && answer.headers["connection"] == "close")
         let exact = Array(#"{"repo":"o/r","prompt":"x","task_id":"exact"}"#.utf8)
         let padded = exact + [UInt8](repeating: UInt8(ascii: " "), count: (1 << 20) - exact.count)
-        #expect(try TestConnection(port: node.port).request("POST", "/dispatch", token: node.token, body: padded).status == 202)
+        #expect(
+            try TestConnection(port: node.port).request("POST", "/dispatch", token: node.token, body: padded).status
+                == 202)
         _ = try node.followToEnd("exact")
         let broken = Array(#"{"repo":"o/r","prompt":""#.utf8) + [0xff, 0xfe] + Array("\"}".utf8)
         let refused = try TestConnection(port: node.port).request("POST", "/dispatch", token: node.token, body: broken)
@@ -99,30 +110,40 @@ struct APITests {
 
     @Test(arguments: [
         "", "Bearer", "Bearer ", "Basic 0123456789abcdef0123456789abcdef", "Bearer 0123456789abcdef0123456789abcde",
-        "Bearer 0123456789abcdef0123456789abcdef0", "Bearer ü123456789abcdef0123456789abcdef", "0123456789abcdef0123456789abcdef",
+        "Bearer 0123456789abcdef0123456789abcdef0", "Bearer ü123456789abcdef0123456789abcdef",
+        "0123456789abcdef0123456789abcdef",
     ])
     func onlyTheTokenOpens(field: String) throws {
         let node = try startedNode()
         let headers = field.isEmpty ? [] : ["Authorization: \(field)"]
-        for (method, path) in [("GET", "/workers"), ("POST", "/dispatch"), ("GET", "/workers/x"), ("DELETE", "/workers/x"), ("GET", "/workers/x/logs")] {
+        for (method, path) in [
+            ("GET", "/workers"), ("POST", "/dispatch"), ("GET", "/workers/x"), ("DELETE", "/workers/x"),
+            ("GET", "/workers/x/logs"),
+        ] {
             let answer = try node.request(method, path, headers: headers, authenticated: false)
             #expect(answer.status == 401 && answer.headers["www-authenticate"] == "Bearer")
         }
-        #expect(try node.request("GET", "/workers", headers: ["Authorization: bearer \(node.token)"], authenticated: false).status == 200)
+        #expect(
+            try node.request("GET", "/workers", headers: ["Authorization: bearer \(node.token)"], authenticated: false)
+                .status == 200)
     }
 
     @Test func guessingIsThrottledAndNoTokenMeansNobody() throws {
         let node = try startedNode()
         var codes: [Int] = []
         for _ in 0..<12 {
-            codes.append(try node.request("GET", "/workers", headers: ["Authorization: Bearer wrong"], authenticated: false).status)
+            codes.append(
+                try node.request("GET", "/workers", headers: ["Authorization: Bearer wrong"], authenticated: false)
+                    .status)
         }
         #expect(codes.prefix(10).allSatisfy { $0 == 401 } && codes.last == 429)
         #expect(try node.request("GET", "/health", authenticated: false).status == 200)
         let closed = try TestNode(agent: "true")
         try closed.writeConfiguration(#"{"dispatch": {"auth_token": ""}}"#)
         try closed.start()
-        #expect(try closed.request("GET", "/workers", headers: ["Authorization: Bearer "], authenticated: false).status == 401)
+        #expect(
+            try closed.request("GET", "/workers", headers: ["Authorization: Bearer "], authenticated: false).status
+                == 401)
         #expect(try closed.request("GET", "/workers").body.contains("no token configured"))
     }
 
@@ -191,7 +212,8 @@ struct APITests {
         let all = try lines("?lines=5000")
         #expect(all.filter { Int($0) != nil }.count == 1200)
         #expect(try node.request("GET", "/workers/log/logs?lines=x").body.contains(#""field":"lines""#))
-        let events = try node.request("GET", "/workers/log/logs", headers: ["Accept: text/event-stream", "Last-Event-ID: \(all.count - 2)"])
+        let events = try node.request(
+            "GET", "/workers/log/logs", headers: ["Accept: text/event-stream", "Last-Event-ID: \(all.count - 2)"])
         #expect(events.headers["content-type"] == "text/event-stream" && events.headers["x-accel-buffering"] == "no")
         #expect(events.body.hasPrefix("id: \(all.count - 1)\n") && events.body.contains("event: end\ndata: {"))
     }

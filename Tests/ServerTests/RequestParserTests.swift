@@ -63,27 +63,55 @@ import Testing
         ("9112 5.2 obs-fold", "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", 400),
         ("9110 5.5 NUL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: b\u{00}c\r\n\r\n", 400),
         ("9110 5.5 DEL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: b\u{7f}c\r\n\r\n", 400),
-        ("9112 6.1 Transfer-Encoding and Content-Length",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n", 400),
+        (
+            "9112 6.1 Transfer-Encoding and Content-Length",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n", 400
+        ),
         ("9112 6.1 unknown coding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
-        ("9112 6.1 coding twice", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (
+            "9112 6.1 coding twice",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400
+        ),
         ("9112 6.1 coding in HTTP/1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         ("9112 6.3 length twice", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", 400),
         ("9112 6.3 list of lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\na", 400),
         ("9110 8.6 signed length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na", 400),
         ("9110 8.6 empty length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\na", 400),
         ("9110 8.6 hexadecimal length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\na", 400),
-        ("9110 8.6 length beyond all numbers", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
+        (
+            "9110 8.6 length beyond all numbers",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", 400
+        ),
         ("9110 15.5.14 body too large", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n", 413),
-        ("9110 10.1.1 unknown expectation", "POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 1\r\n\r\n", 417),
-        ("9112 7.1 chunk size that is no number", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
-        ("9112 7.1 chunk size with 0x", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n", 400),
+        (
+            "9110 10.1.1 unknown expectation", "POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 1\r\n\r\n",
+            417
+        ),
+        (
+            "9112 7.1 chunk size that is no number",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400
+        ),
+        (
+            "9112 7.1 chunk size with 0x",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n", 400
+        ),
         ("9112 7.1 negative chunk size", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", 400),
-        ("9112 7.1 chunk size of nine digits", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n000000001\r\na\r\n", 400),
-        ("9112 7.1 chunk longer than said", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", 400),
-        ("9112 7.1 bare LF behind the size", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n", 400),
-        ("9112 7.1 chunks beyond the limit",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", 413),
+        (
+            "9112 7.1 chunk size of nine digits",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n000000001\r\na\r\n", 400
+        ),
+        (
+            "9112 7.1 chunk longer than said",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", 400
+        ),
+        (
+            "9112 7.1 bare LF behind the size",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n", 400
+        ),
+        (
+            "9112 7.1 chunks beyond the limit",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", 413
+        ),
         ("3986 2.1 broken escape", "GET /%2 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("3986 2.1 escape of no digits", "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("3986 2.1 encoded NUL", "GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),

@@ -117,7 +117,7 @@ actor NodeRunner {
     }
 
     private func reportStart(_ server: HTTPServer) async {
-        for name in ["GH_TOKEN", "ANTHROPIC_API_KEY"] where Environment.variables[name]?.isEmpty ?? true {
+        for name in NodeRunner.missingKeys(configuration) {
             log.warning("A variable that real work needs isn't set.", ["name": name])
         }
         for key in configuration.unknownKeys {
@@ -152,6 +152,12 @@ actor NodeRunner {
         return settings
     }
 
+    /// What real work needs and neither the node's environment nor the agent's has.
+    private static func missingKeys(_ configuration: Configuration) -> [String] {
+        let environment = Environment.variables.merging(configuration.node.agentEnvironment) { $1 }
+        return ["GH_TOKEN", "ANTHROPIC_API_KEY"].filter { environment[$0]?.isEmpty ?? true }
+    }
+
     private func publish() {
         var settings = APISettings()
         settings.version = Version.current
@@ -171,10 +177,7 @@ actor NodeRunner {
         if configuration.authToken.isEmpty {
             problems.append("dispatch.auth_token is empty: every authenticated request is refused")
         }
-        for name in ["GH_TOKEN", "ANTHROPIC_API_KEY"] where Environment.variables[name]?.isEmpty ?? true {
-            problems.append("\(name) isn't set")
-        }
-        return problems
+        return problems + NodeRunner.missingKeys(configuration).map { "\($0) isn't set" }
     }
 
     private func watchFile() {
