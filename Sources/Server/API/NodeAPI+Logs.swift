@@ -11,11 +11,7 @@ extension NodeAPI {
         guard Names.problem(taskID: id) == nil else { return .noTask(id) }
         guard let wanted = Int(request.parameter("lines") ?? "\(LogBuffer.maxLines)"),
             (0...NodeAPI.maxRequestedLines).contains(wanted)
-        else {
-            var error = ErrorView("lines must be a number from 0 to \(NodeAPI.maxRequestedLines).")
-            error.field = "lines"
-            return .error(400, error)
-        }
+        else { return .wrongParameter("lines", "must be a number from 0 to \(NodeAPI.maxRequestedLines)") }
         let wantsEvents = request.headers.lists("accept", "text/event-stream")
         let resumesAfter = request.headers["last-event-id"].flatMap { UInt64($0) }
         do throws(SystemError) {

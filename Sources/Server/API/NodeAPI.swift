@@ -78,7 +78,8 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
         switch endpoint {
         case .health: return .json(200, HealthView())
         case .status: return await status()
-        case .page: return .page()
+        case .file(let file): return file.response
+        case .tasks: return await tasks(request)
         case .dispatch: return await dispatch(request)
         case .workers: return await workers()
         case .worker: return await worker(id)

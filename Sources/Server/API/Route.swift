@@ -1,11 +1,12 @@
 /// What the API can be asked for.
-enum Endpoint: CaseIterable {
-    case health, status, page, dispatch, workers, worker, cancel, logs
+enum Endpoint: Equatable {
+    case health, status, dispatch, workers, worker, cancel, logs, tasks
+    case file(DashboardFile)
 
     var needsToken: Bool {
         switch self {
-        case .health, .status, .page: false
-        case .dispatch, .workers, .worker, .cancel, .logs: true
+        case .health, .status, .file: false
+        case .dispatch, .workers, .worker, .cancel, .logs, .tasks: true
         }
     }
 }
@@ -18,7 +19,9 @@ struct Route {
     let endpoint: Endpoint
 
     static let all = [
-        Route(method: "GET", path: [""], endpoint: .page),
+        Route(method: "GET", path: [""], endpoint: .file(.page)),
+        Route(method: "GET", path: ["dashboard.css"], endpoint: .file(.style)),
+        Route(method: "GET", path: ["dashboard.js"], endpoint: .file(.script)),
         Route(method: "GET", path: ["health"], endpoint: .health),
         Route(method: "GET", path: ["status"], endpoint: .status),
         Route(method: "POST", path: ["dispatch"], endpoint: .dispatch),
@@ -26,6 +29,7 @@ struct Route {
         Route(method: "GET", path: ["workers", ":id"], endpoint: .worker),
         Route(method: "DELETE", path: ["workers", ":id"], endpoint: .cancel),
         Route(method: "GET", path: ["workers", ":id", "logs"], endpoint: .logs),
+        Route(method: "GET", path: ["tasks"], endpoint: .tasks),
     ]
 
     enum Match: Equatable {

@@ -1,16 +1,25 @@
-extension HTTPResponse {
-    /// The dashboard's page.
-    static func page() -> HTTPResponse {
-        HTTPResponse(
-            200,
-            headers: [
-                ("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "no-cache"),
-                ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"),
-                (
-                    "Content-Security-Policy",
-                    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
-                        + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-                ),
-            ], body: .bytes(PackageResources.index_html))
+/// The dashboard's files, which the build embeds.
+enum DashboardFile: Equatable {
+    case page, style, script
+
+    var response: HTTPResponse {
+        switch self {
+        case .page: DashboardFile.answer("text/html", PackageResources.index_html)
+        case .style: DashboardFile.answer("text/css", PackageResources.dashboard_css)
+        case .script: DashboardFile.answer("text/javascript", PackageResources.dashboard_js)
+        }
+    }
+
+    private static func answer(_ type: String, _ bytes: [UInt8]) -> HTTPResponse {
+        let headers = [
+            ("Content-Type", type + "; charset=utf-8"), ("Cache-Control", "no-cache"),
+            ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"),
+            (
+                "Content-Security-Policy",
+                "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
+                    + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            ),
+        ]
+        return HTTPResponse(200, headers: headers, body: .bytes(bytes))
     }
 }

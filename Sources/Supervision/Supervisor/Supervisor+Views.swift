@@ -27,6 +27,46 @@ package struct TaskSummary: Sendable, Equatable {
     }
 }
 
+/// A place in the history, which is ordered by creation and id, the newest first.
+package struct TaskCursor: Sendable, Equatable, Comparable {
+    private let createdAt: Double
+    private let id: String
+
+    package init(_ summary: TaskSummary) {
+        createdAt = summary.createdAt.timeIntervalSince1970
+        id = summary.id
+    }
+
+    /// Nil for a text that no cursor gave.
+    package init?(_ text: String) {
+        let parts = text.split(separator: ":", maxSplits: 1)
+        guard parts.count == 2, let time = UInt64(parts[0], radix: 16) else { return nil }
+        createdAt = Double(bitPattern: time)
+        id = String(parts[1])
+    }
+
+    package var text: String { String(createdAt.bitPattern, radix: 16) + ":" + id }
+
+    package static func < (left: TaskCursor, right: TaskCursor) -> Bool {
+        (left.createdAt, left.id) < (right.createdAt, right.id)
+    }
+}
+
+/// Which tasks of the history are asked for.
+package struct TaskFilter: Sendable {
+    package var state: TaskState?
+    package var repo: String?
+    package var before: TaskCursor?
+
+    package init() {}
+
+    func matches(_ summary: TaskSummary) -> Bool {
+        if let state, summary.state != state { return false }
+        if let repo, summary.repo.lowercased() != repo.lowercased() { return false }
+        return before.map { TaskCursor(summary) < $0 } ?? true
+    }
+}
+
 /// The node at one instant.
 package struct NodeStatus: Sendable {
     package var uptime: Duration
@@ -65,6 +105,12 @@ extension Supervisor {
     /// The tasks that haven't ended, the oldest first.
     package func active() -> [TaskRecord] {
         records.values.filter { !$0.state.isEnded }.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }
+    }
+
+    /// Tasks of all states, the newest first.
+    package func tasks(_ filter: TaskFilter, limit: Int) -> [TaskSummary] {
+        let all = history.values.filter { records[$0.id] == nil } + records.values.map(TaskSummary.init)
+        return Array(all.filter(filter.matches).sorted { TaskCursor($1) < TaskCursor($0) }.prefix(limit))
     }
 
     /// The place of a task in the queue, from 1 on.
