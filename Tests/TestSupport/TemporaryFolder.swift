@@ -2,10 +2,10 @@ import Glibc
 import Supervision
 
 /// A folder of a test's own, removed with it.
-public final class TemporaryFolder: Sendable {
-    public let path: String
+package final class TemporaryFolder: Sendable {
+    package let path: String
 
-    public init() throws {
+    package init() throws {
         var template = Array("/tmp/aidevops-test.XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw TestConnection.Failure(description: "mkdtemp: errno \(errno)") }
         path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
@@ -13,10 +13,10 @@ public final class TemporaryFolder: Sendable {
 
     deinit { try? Files.remove(path) }
 
-    public func write(_ name: String, _ text: String) throws {
+    package func write(_ name: String, _ text: String) throws {
         try Files.replace(path + "/" + name, with: Array(text.utf8))
     }
-    public func read(_ name: String) throws -> String {
+    package func read(_ name: String) throws -> String {
         String(decoding: try Files.read(path + "/" + name, limit: 64 << 20), as: UTF8.self)
     }
 }

@@ -2,8 +2,8 @@ import Glibc
 import Supervision
 
 /// What tests know of the machine.
-public enum TestEnvironment {
-    public static let variables: [String: String] = {
+package enum TestEnvironment {
+    package static let variables: [String: String] = {
         var variables: [String: String] = [:]
         var entry = environ
         while let text = entry.pointee {
@@ -17,7 +17,7 @@ public enum TestEnvironment {
     }()
 
     /// The built product, which stands beside the tests' own program.
-    public static let executable: String = {
+    package static let executable: String = {
         var path = [CChar](repeating: 0, count: 4096)
         let count = readlink("/proc/self/exe", &path, path.count - 1)
         let program = String(decoding: path.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
@@ -29,7 +29,7 @@ public enum TestEnvironment {
     /// Runs a program to its end.
     /// - Returns: its standard output, trimmed.
     @discardableResult
-    public static func run(_ program: String, _ arguments: [String], in folder: String? = nil) throws -> String {
+    package static func run(_ program: String, _ arguments: [String], in folder: String? = nil) throws -> String {
         var environment = variables
         environment["GIT_CONFIG_GLOBAL"] = "/dev/null"
         for person in ["AUTHOR", "COMMITTER"] {
@@ -47,7 +47,7 @@ public enum TestEnvironment {
     }
 
     /// Waits for something to become so, looking again and again; the only way to wait for other processes' doings.
-    public static func eventually(within limit: Duration = .seconds(60), _ condition: () throws -> Bool) rethrows
+    package static func eventually(within limit: Duration = .seconds(60), _ condition: () throws -> Bool) rethrows
         -> Bool
     {
         let deadline = ContinuousClock.now + limit

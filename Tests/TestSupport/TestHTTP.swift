@@ -3,19 +3,19 @@ import Glibc
 import Supervision
 
 /// A blocking HTTP client of one connection, for tests: it says what it's told, byte for byte.
-public final class TestConnection {
+package final class TestConnection {
     private let socket: Int32
     private var buffer: [UInt8] = []
 
-    public struct Answer: Sendable {
-        public var status: Int
-        public var headers: [String: String]
-        public var body: String
+    package struct Answer: Sendable {
+        package var status: Int
+        package var headers: [String: String]
+        package var body: String
     }
 
-    public struct Failure: Error, CustomStringConvertible { public let description: String }
+    package struct Failure: Error, CustomStringConvertible { public let description: String }
 
-    public init(port: UInt16) throws {
+    package init(port: UInt16) throws {
         socket = cs_connect("127.0.0.1", port)
         guard socket >= 0 else { throw Failure(description: "connect: \(SystemError.message(-socket))") }
         // A test that would hang fails instead.
@@ -25,9 +25,9 @@ public final class TestConnection {
 
     deinit { close(socket) }
 
-    public func send(_ text: String) { send(Array(text.utf8)) }
+    package func send(_ text: String) { send(Array(text.utf8)) }
 
-    public func send(_ bytes: [UInt8]) {
+    package func send(_ bytes: [UInt8]) {
         var rest = bytes[...]
         while !rest.isEmpty {
             let count = rest.withUnsafeBytes { cs_send(socket, $0.baseAddress, Int64($0.count)) }
@@ -36,16 +36,16 @@ public final class TestConnection {
         }
     }
 
-    public func finishSending() { cs_shutdown_write(socket) }
+    package func finishSending() { cs_shutdown_write(socket) }
 
     /// Whether the server has closed, after reading what it still sent.
-    public func isClosedByServer() -> Bool {
+    package func isClosedByServer() -> Bool {
         while fill() {}
         return true
     }
 
     /// The next line, without its end.
-    public func readLine() -> String? {
+    package func readLine() -> String? {
         while true {
             if let end = buffer.firstIndex(of: UInt8(ascii: "\n")) {
                 let line = String(decoding: buffer[..<end], as: UTF8.self)
@@ -56,7 +56,7 @@ public final class TestConnection {
         }
     }
 
-    public func read(_ count: Int) -> [UInt8]? {
+    package func read(_ count: Int) -> [UInt8]? {
         while buffer.count < count { guard fill() else { return nil } }
         defer { buffer.removeFirst(count) }
         return Array(buffer[..<count])
@@ -70,7 +70,7 @@ public final class TestConnection {
     }
 
     /// Reads the head of an answer.
-    public func readHead() throws -> Answer {
+    package func readHead() throws -> Answer {
         guard let first = readLine() else { throw Failure(description: "the connection was closed without an answer") }
         let words = first.split(separator: " ")
         guard words.count >= 2, let status = Int(words[1]) else {
@@ -85,7 +85,7 @@ public final class TestConnection {
     }
 
     /// Reads a whole answer; one without a body where `withoutBody` says so.
-    public func readAnswer(withoutBody: Bool = false) throws -> Answer {
+    package func readAnswer(withoutBody: Bool = false) throws -> Answer {
         var answer = try readHead()
         if withoutBody || answer.status == 204 { return answer }
         var body: [UInt8] = []
@@ -104,14 +104,14 @@ public final class TestConnection {
     }
 
     /// The next chunk of a chunked body, empty at its end.
-    public func readChunk() -> [UInt8]? {
+    package func readChunk() -> [UInt8]? {
         guard let line = readLine(), let size = Int(line, radix: 16), let bytes = read(size) else { return nil }
         _ = readLine()
         return bytes
     }
 
     /// Sends a request of the usual form and reads its answer.
-    public func request(
+    package func request(
         _ method: String, _ path: String, token: String? = nil, headers: [String] = [], body: [UInt8]? = nil
     )
         throws -> Answer

@@ -3,21 +3,21 @@ import Glibc
 import Supervision
 
 /// A node as users run it: the built program in a process of its own, with bare repositories in the place of GitHub.
-public final class TestNode {
-    public let folder: TemporaryFolder
-    public let token = "0123456789abcdef0123456789abcdef"
-    public private(set) var port: UInt16 = 0
-    public private(set) var pid: Int32 = -1
+package final class TestNode {
+    package let folder: TemporaryFolder
+    package let token = "0123456789abcdef0123456789abcdef"
+    package private(set) var port: UInt16 = 0
+    package private(set) var pid: Int32 = -1
     private var output: Int32 = -1
     private var lines: [String] = []
     private var pending: [UInt8] = []
     /// Further environment of the node.
-    public var environment: [String: String] = [:]
+    package var environment: [String: String] = [:]
 
     /// - Parameters:
     ///   - agent: what the agent's shell runs.
     ///   - settings: further members of worker.json, as JSON.
-    public init(agent: String, settings: String = "", folder: TemporaryFolder? = nil) throws {
+    package init(agent: String, settings: String = "", folder: TemporaryFolder? = nil) throws {
         self.folder = try folder ?? TemporaryFolder()
         try Files.makeFolders(self.folder.path + "/data/config")
         try writeConfiguration(agent: agent, settings: settings)
@@ -25,7 +25,7 @@ public final class TestNode {
 
     deinit { kill() }
 
-    public func writeConfiguration(agent: String, settings: String = "") throws {
+    package func writeConfiguration(agent: String, settings: String = "") throws {
         try self.folder.write("agent.sh", agent)
         try writeConfiguration(
             """
@@ -34,12 +34,12 @@ public final class TestNode {
             """)
     }
 
-    public func writeConfiguration(_ json: String) throws { try folder.write("data/config/worker.json", json) }
+    package func writeConfiguration(_ json: String) throws { try folder.write("data/config/worker.json", json) }
 
-    public var data: String { folder.path + "/data" }
+    package var data: String { folder.path + "/data" }
 
     /// Makes a bare repository with one commit on `branch`.
-    public func makeRepository(_ repo: String, branch: String = "main") throws {
+    package func makeRepository(_ repo: String, branch: String = "main") throws {
         let bare = repository(repo)
         try Files.makeFolders(Files.parent(of: bare) ?? "/")
         try TestEnvironment.run("git", ["init", "--quiet", "--bare", "--initial-branch", branch, bare])
@@ -51,11 +51,11 @@ public final class TestNode {
         try TestEnvironment.run("git", ["push", "--quiet", bare, branch], in: work)
     }
 
-    public func repository(_ repo: String) -> String { folder.path + "/remote/" + repo + ".git" }
+    package func repository(_ repo: String) -> String { folder.path + "/remote/" + repo + ".git" }
 
     // MARK: The process
 
-    public func start(arguments: [String] = []) throws {
+    package func start(arguments: [String] = []) throws {
         let pipe = try Pipe()
         let null = open("/dev/null", O_RDONLY | O_CLOEXEC)
         defer { close(null) }
@@ -75,7 +75,7 @@ public final class TestNode {
     }
 
     /// Reads the node's output up to a line that contains `text`.
-    public func awaitLine(_ text: String) -> String? {
+    package func awaitLine(_ text: String) -> String? {
         let deadline = ContinuousClock.now + .seconds(60)
         while ContinuousClock.now < deadline {
             var ready: Int32 = 0
@@ -95,14 +95,14 @@ public final class TestNode {
     }
 
     /// What the node has printed so far.
-    public var printed: [String] { lines }
+    package var printed: [String] { lines }
 
-    public func signal(_ signal: Int32) { _ = cs_kill(pid, signal) }
+    package func signal(_ signal: Int32) { _ = cs_kill(pid, signal) }
 
     /// Waits for the node to end.
     /// - Returns: its exit code, or 128 and the signal.
     @discardableResult
-    public func awaitExit() -> Int32 {
+    package func awaitExit() -> Int32 {
         guard pid > 0 else { return -1 }
         while awaitLine("\u{0}") != nil {}
         var status: Int32 = 0
@@ -113,28 +113,28 @@ public final class TestNode {
     }
 
     /// Ends it at once, as a crash would.
-    public func kill() {
+    package func kill() {
         guard pid > 0 else { return }
         signal(SIGKILL)
         awaitExit()
     }
 
     @discardableResult
-    public func stop() -> Int32 {
+    package func stop() -> Int32 {
         signal(SIGTERM)
         return awaitExit()
     }
 
     // MARK: The API
 
-    public func request(
+    package func request(
         _ method: String, _ path: String, headers: [String] = [], body: String? = nil, authenticated: Bool = true
     ) throws -> TestConnection.Answer {
         try TestConnection(port: port).request(
             method, path, token: authenticated ? token : nil, headers: headers, body: body.map { Array($0.utf8) })
     }
 
-    public func dispatch(_ id: String, repo: String = "o/r", more: String = "") throws -> TestConnection.Answer {
+    package func dispatch(_ id: String, repo: String = "o/r", more: String = "") throws -> TestConnection.Answer {
         let extra = more.isEmpty ? "" : ", " + more
         return try request(
             "POST", "/dispatch", body: #"{"task_id": "\#(id)", "repo": "\#(repo)", "prompt": "Do it."\#(extra)}"#)
@@ -142,14 +142,14 @@ public final class TestNode {
 
     /// Follows a task's log until the task has ended.
     /// - Returns: its lines.
-    public func followToEnd(_ id: String) throws -> [String] {
+    package func followToEnd(_ id: String) throws -> [String] {
         let answer = try request("GET", "/workers/\(id)/logs?follow=1&lines=500")
         guard answer.status == 200 else { throw TestConnection.Failure(description: "\(answer)") }
         return answer.body.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
     }
 
     /// Waits, on the open stream of a task's log, for a line that contains `text`.
-    public func awaitLog(_ id: String, _ text: String) throws -> Bool {
+    package func awaitLog(_ id: String, _ text: String) throws -> Bool {
         let connection = try TestConnection(port: port)
         connection.send(
             "GET /workers/\(id)/logs HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer \(token)\r\n\r\n"
@@ -162,9 +162,9 @@ public final class TestNode {
     }
 
     /// The task as the API shows it, raw.
-    public func worker(_ id: String) throws -> String { try request("GET", "/workers/\(id)").body }
+    package func worker(_ id: String) throws -> String { try request("GET", "/workers/\(id)").body }
 
-    public func state(_ id: String) throws -> String {
+    package func state(_ id: String) throws -> String {
         let body = try worker(id)
         guard let start = body.range(of: #""state":""#) else { return body }
         return String(body[start...].prefix { $0 != "\"" })
@@ -173,7 +173,7 @@ public final class TestNode {
 
 extension String {
     /// Behind the first place where `text` stands.
-    public func range(of text: String) -> String.Index? {
+    package func range(of text: String) -> String.Index? {
         var at = startIndex
         while at < endIndex {
             if self[at...].hasPrefix(text) { return index(at, offsetBy: text.count) }
