@@ -41,17 +41,6 @@ struct CancelTests {
         return node
     }
 
-    /// The processes whose working folder is in the node's folder.
-    private func processes(of node: TestNode) -> [String] {
-        ((try? Files.names(in: "/proc")) ?? []).filter { name in
-            guard Int32(name) != nil else { return false }
-            var path = [CChar](repeating: 0, count: 4096)
-            let count = readlink("/proc/\(name)/cwd", &path, path.count - 1)
-            return String(decoding: path.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self).hasPrefix(
-                node.folder.path)
-        }
-    }
-
     @Test(arguments: hostileAgents.map(\.name))
     func nothingIsLeftAfterACancel(name: String) throws {
         let script = try #require(Self.hostileAgents.first { $0.name == name }?.script)
@@ -65,7 +54,7 @@ struct CancelTests {
         let log = try node.followToEnd(name)
         #expect(log.dropLast().last?.hasPrefix("[EXIT:143] ") == true)
         #expect(try node.state(name) == "cancelled")
-        #expect(processes(of: node) == [])
+        #expect(node.processes() == [])
         #expect(try node.request("GET", "/status").body.contains(#""active":0"#))
     }
 
@@ -76,9 +65,9 @@ struct CancelTests {
         try node.start()
         for agent in Self.hostileAgents { #expect(try node.dispatch(agent.name).status == 202) }
         for agent in Self.hostileAgents { #expect(try node.awaitLog(agent.name, "ready")) }
-        #expect(!processes(of: node).isEmpty)
+        #expect(!node.processes().isEmpty)
         node.kill()
-        #expect(TestEnvironment.eventually { processes(of: node).isEmpty })
+        #expect(TestEnvironment.eventually { node.processes().isEmpty })
     }
 
     @Test func theOrphansOfAKilledInitAreEnded() throws {
@@ -93,7 +82,7 @@ struct CancelTests {
         _ = cs_kill(try #require(Int32(pid)), SIGKILL)
         _ = try node.followToEnd("victim")
         #expect(try node.worker("victim").contains("the worker's process ended unexpectedly (signal 9)"))
-        #expect(TestEnvironment.eventually { processes(of: node).isEmpty })
+        #expect(TestEnvironment.eventually { node.processes().isEmpty })
     }
 
     @Test func aStopDuringTheCloneEndsIt() throws {

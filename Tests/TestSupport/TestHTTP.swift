@@ -13,7 +13,9 @@ package final class TestConnection {
         package var body: String
     }
 
-    package struct Failure: Error, CustomStringConvertible { public let description: String }
+    package struct Failure: Error, CustomStringConvertible {
+        package let description: String
+    }
 
     package init(port: UInt16) throws {
         socket = cs_connect("127.0.0.1", port)

@@ -55,13 +55,20 @@ package final class TestNode {
 
     // MARK: The process
 
+    /// The most files that the node may have open; nil: what this process may.
+    package var descriptorLimit: Int?
+
     package func start(arguments: [String] = []) throws {
         let pipe = try Pipe()
         let null = open("/dev/null", O_RDONLY | O_CLOEXEC)
         defer { close(null) }
+        let serve = ["serve", "--port", "0", "--data-dir", data] + arguments
+        let limited = descriptorLimit.map {
+            ["sh", "-c", "ulimit -n \($0); exec \"$@\"", "sh", TestEnvironment.executable]
+        }
         let command = Command(
-            path: TestEnvironment.executable,
-            arguments: ["aidevops-worker", "serve", "--port", "0", "--data-dir", data] + arguments,
+            path: limited == nil ? TestEnvironment.executable : "/bin/sh",
+            arguments: (limited ?? ["aidevops-worker"]) + serve,
             environment: TestEnvironment.variables.filter { $0.key != "PORT" && $0.key != "CLOUDRON" }
                 .merging(environment) { $1 })
         lines = []
@@ -123,6 +130,17 @@ package final class TestNode {
     package func stop() -> Int32 {
         signal(SIGTERM)
         return awaitExit()
+    }
+
+    /// The processes that work somewhere in the node's folder, by their ids.
+    package func processes() -> [String] {
+        ((try? Files.names(in: "/proc")) ?? []).filter { name in
+            guard Int32(name) != nil else { return false }
+            var path = [CChar](repeating: 0, count: 4096)
+            let count = readlink("/proc/\(name)/cwd", &path, path.count - 1)
+            let target = String(decoding: path.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            return target.hasPrefix(folder.path)
+        }
     }
 
     // MARK: The API

@@ -20,6 +20,23 @@ struct ConfigurationReader {
         return integer
     }
 
+    /// A number of minutes, with a fraction if need be.
+    mutating func minutes(_ path: String, _ fallback: Double) -> Duration {
+        let most = 100_000.0
+        let value: Double? =
+            switch value(at: path) {
+            case nil: fallback
+            case .integer(let integer): Double(integer)
+            case .number(let number): number
+            default: nil
+            }
+        guard let value, (0...most).contains(value) else {
+            report(path, "must be a number from 0 to \(Int(most))")
+            return .zero
+        }
+        return .seconds(value * 60)
+    }
+
     mutating func bool(_ path: String, _ fallback: Bool) -> Bool {
         guard let value = value(at: path) else { return fallback }
         guard case .bool(let bool) = value else {

@@ -46,6 +46,7 @@ actor NodeRunner {
         let reaper = try Reaper(on: loop, signals: [SIGTERM, SIGINT, SIGHUP]) { signals.handler?($0) }
         let services = WorkerServices(
             loop: loop, reaper: reaper, store: TaskStore(folder: paths.tasks, on: loop), logLane: BlockingLane("logs"),
+            files: BlockingLane("files"),
             ambient: Ambient(), executable: "/proc/self/exe")
         var environment = Environment.variables
         environment["PATH"] = environment["PATH"] ?? Files.defaultSearchPath

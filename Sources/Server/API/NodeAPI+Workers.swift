@@ -11,7 +11,10 @@ extension NodeAPI {
                 workers: .init(active: status.active, max: status.max, available: max(0, status.max - status.active)),
                 queue: .init(length: status.queued),
                 memory: .init(total_mb: status.memory.totalMB, available_mb: status.memory.availableMB),
-                pulse: .init(enabled: settings.pulseEnabled), degraded: status.degraded,
+                pulse: .init(enabled: settings.pulseEnabled),
+                disk: status.disk.map {
+                    .init(free_mb: $0.freeMB, total_mb: $0.totalMB, workspace_mb: $0.workspaceMB, logs_mb: $0.logsMB)
+                }, kept_worktrees: status.keptWorktrees, degraded: status.degraded,
                 configuration_problems: settings.configurationProblems))
     }
 

@@ -32,6 +32,7 @@ struct StatusView: Encodable {
     struct Memory: Encodable { var total_mb, available_mb: Int }
     struct Queue: Encodable { var length: Int }
     struct Pulse: Encodable { var enabled: Bool }
+    struct Disk: Encodable { var free_mb, total_mb, workspace_mb, logs_mb: Int }
 
     var status: String
     var version: String
@@ -40,6 +41,9 @@ struct StatusView: Encodable {
     var queue: Queue
     var memory: Memory
     var pulse: Pulse
+    var disk: Disk?
+    /// Ended tasks whose worktrees hold work that was never pushed.
+    var kept_worktrees: [String]
     /// What keeps the node from working as it should.
     var degraded: [String]
     /// What is missing or wrong in the configuration.

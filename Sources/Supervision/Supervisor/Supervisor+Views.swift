@@ -12,6 +12,10 @@ package struct TaskSummary: Sendable, Equatable {
     package var attempts: Int
     package var pullRequest: String?
     package var usage: Usage?
+    /// The task whose folder it worked in.
+    var folderOwner: String
+    var hasUnpushedWork: Bool
+    var worktreeRemoved: Bool
 
     package init(_ record: TaskRecord) {
         id = record.id
@@ -24,6 +28,9 @@ package struct TaskSummary: Sendable, Equatable {
         attempts = record.attempts.count
         pullRequest = record.pullRequest
         usage = record.usage
+        folderOwner = record.spec.continueTask ?? record.id
+        hasUnpushedWork = record.work.map { $0.unpushedCommits > 0 || $0.hasUncommittedChanges } ?? false
+        worktreeRemoved = record.worktreeRemoved
     }
 }
 
@@ -77,6 +84,10 @@ package struct NodeStatus: Sendable {
     package var isDraining: Bool
     /// What keeps the node from working as it should, in sentences.
     package var degraded: [String]
+    /// Nil until it was first measured.
+    package var disk: DiskReading?
+    /// Ended tasks whose worktrees are kept beyond their time, because they hold work that was never pushed.
+    package var keptWorktrees: [String]
 }
 
 /// Where the lines of a log come from.
@@ -91,11 +102,11 @@ extension Supervisor {
         return NodeStatus(
             uptime: .seconds(services.ambient.now().timeIntervalSince(startedAt)), active: active,
             max: settings.maxConcurrent, queued: queue.count, memory: .now(), isDraining: isDraining,
-            degraded: await storageFailures())
+            degraded: await storageFailures(), disk: disk, keptWorktrees: keptWorktrees)
     }
 
     private func storageFailures() async -> [String] {
-        var failures: Set<String> = []
+        var failures: Set<String> = storageFault.map { ["storage: \($0)"] } ?? []
         for worker in workers.values {
             if let failure = await worker.storageFailure { failures.insert("storage: \(failure)") }
         }

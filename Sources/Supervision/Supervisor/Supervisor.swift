@@ -19,9 +19,15 @@ package actor Supervisor {
     /// Tasks that have a slot but no process yet, because their record is being stored.
     var reserved: Set<String> = []
     var corruptRecords: [String] = []
+    var keptWorktrees: [String] = []
+    var disk: DiskReading?
+    /// Why the last write of a record failed; it's tried again until it works.
+    var storageFault: SystemError?
     package private(set) var isDraining = false
     private var newWorkers: [WorkerActor] = []
+    private var lastCreation = Date.distantPast
     let wakeup: Wakeup
+    private let filesBell: Wakeup
     let startedAt: Date
 
     /// How often a task that waits for memory is looked at again.
@@ -38,6 +44,7 @@ package actor Supervisor {
         self.settings = settings
         self.environment = environment
         wakeup = Wakeup(on: services.loop)
+        filesBell = Wakeup(on: services.loop)
         startedAt = services.ambient.now()
     }
 
@@ -46,6 +53,7 @@ package actor Supervisor {
     /// Runs the workers until the node has been drained.
     package func run() async {
         await withDiscardingTaskGroup { group in
+            group.addTask(executorPreference: services.loop) { [self] in await lookAfterFiles() }
             while !(isDraining && workers.isEmpty) {
                 await wakeup.wait(timeout: queue.isEmpty || isDraining ? nil : Supervisor.queueRetry)
                 for worker in newWorkers {
@@ -60,11 +68,22 @@ package actor Supervisor {
         }
     }
 
+    /// Keeps house from time to time, and tries storage that failed.
+    private func lookAfterFiles() async {
+        while !isDraining {
+            if storageFault == nil { await keepHouse() } else { await probeStorage() }
+            if isDraining { return }
+            await filesBell.wait(
+                timeout: storageFault == nil ? Supervisor.housekeepingInterval : Supervisor.storageProbeInterval)
+        }
+    }
+
     /// Stops taking tasks, ends the workers and records them as interrupted; `run` returns once all is done, within ten
     /// seconds.
     package func drain() async {
         guard !isDraining else { return await hurry() }
         isDraining = true
+        filesBell.signal()
         _ = services.loop.schedule(after: Supervisor.drainGrace) { [self] in
             assumeIsolated { supervisor in
                 for worker in supervisor.workers.values { worker.assumeIsolated { $0.hurry() } }
@@ -204,6 +223,12 @@ package actor Supervisor {
         }
     }
 
+    /// The time now, later than that of every task before, so that the order of tasks survives in their records.
+    private func nextCreation() -> Date {
+        lastCreation = max(services.ambient.now(), lastCreation.addingTimeInterval(0.001))
+        return lastCreation
+    }
+
     private func spec(for request: DispatchRequest, id: String) -> TaskSpec {
         var spec = TaskSpec(
             id: id, repo: request.repo, prompt: request.prompt, model: request.model ?? settings.defaultModel,
@@ -216,10 +241,10 @@ package actor Supervisor {
     /// Takes over the worktree and the session of an earlier task.
     private func adopt(_ record: inout TaskRecord, from earlierID: String?) async throws(DispatchRefusal) {
         guard let earlierID else { return }
-        guard records[earlierID] == nil || earlierID == record.id else {
+        guard earlierID != record.id, records[earlierID]?.state.isEnded != false else {
             throw .cannotContinue("task \(earlierID) is still active; continue it once it has ended")
         }
-        guard let earlier = await services.store.load(earlierID) else {
+        guard let earlier = await self.record(of: earlierID) else {
             throw .cannotContinue("there is no task \(earlierID) on this node (any more)")
         }
         guard earlier.spec.repo == record.spec.repo else {
@@ -257,7 +282,11 @@ package actor Supervisor {
     private func store(_ worker: WorkerActor) async throws(DispatchRefusal) {
         do throws(SystemError) {
             try await worker.saveFirst()
-        } catch { throw .unavailable("the task could not be stored: \(error)") }
+        } catch {
+            storageFault = error
+            filesBell.signal()
+            throw .unavailable("the task could not be stored: \(error)")
+        }
     }
 
     private func discard(_ worker: WorkerActor) async {
@@ -283,11 +312,13 @@ package actor Supervisor {
 
     // MARK: Cancel
 
-    /// Begins to end a task.
+    /// Begins to end a task. A crash after this doesn't bring it back (unless its storage fails just now: it's ended all the
+    /// same).
     /// - Returns: false when no such task is active.
     package func cancel(_ id: String) async -> Bool {
         guard let worker = workers[id], records[id]?.state.isEnded == false else { return false }
         await worker.stop(.cancelled)
+        try? await services.store.save(await worker.record)
         return true
     }
 }

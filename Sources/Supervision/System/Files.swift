@@ -79,17 +79,6 @@ package enum Files {
         return names
     }
 
-    /// Removes a file, or a folder with all that is in it; symbolic links are removed, never followed.
-    @available(*, noasync)
-    package static func remove(_ path: String) throws(SystemError) {
-        if unsafe unlink(path) == 0 || errno == ENOENT { return }
-        guard errno == EISDIR || errno == EPERM else { throw SystemError("remove \(path)", errno: errno) }
-        if unsafe rmdir(path) == 0 || errno == ENOENT { return }
-        unsafe chmod(path, 0o700)  // git's object folders and what agents made read-only
-        for name in try names(in: path) { try remove(path + "/" + name) }
-        try checkErrno("remove \(path)") { unsafe rmdir(path) }
-    }
-
     package static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
 
     package static func isExecutable(_ path: String) -> Bool {

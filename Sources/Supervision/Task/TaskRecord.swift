@@ -153,9 +153,15 @@ package struct TaskRecord: Sendable, Equatable, Codable {
 }
 
 extension TaskRecord {
+    /// Milliseconds tell in which order tasks came.
+    private static let timeStyle = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
+
     package func encoded() -> [UInt8] {
         let encoder = JSONEncoder()
-        encoder.dateEncodingStrategy = .iso8601
+        encoder.dateEncodingStrategy = .custom { date, encoder in
+            var value = encoder.singleValueContainer()
+            try value.encode(date.formatted(TaskRecord.timeStyle))
+        }
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
         do {
             return Array(try encoder.encode(self)) + [UInt8(ascii: "\n")]
@@ -166,7 +172,10 @@ extension TaskRecord {
 
     package init(decoding bytes: [UInt8]) throws {
         let decoder = JSONDecoder()
-        decoder.dateDecodingStrategy = .iso8601
+        decoder.dateDecodingStrategy = .custom { decoder in
+            let text = try decoder.singleValueContainer().decode(String.self)
+            return try Date(text, strategy: TaskRecord.timeStyle)
+        }
         self = try decoder.decode(TaskRecord.self, from: Data(bytes))
         guard version <= TaskRecord.currentVersion else {
             throw SystemError("the record is of version \(version), newer than this program knows", errno: EPROTO)

@@ -22,17 +22,21 @@ package struct WorkerServices: Sendable {
     package let reaper: Reaper
     package let store: TaskStore
     package let logLane: BlockingLane
+    /// For long work on files, which nothing else should wait behind.
+    package let files: BlockingLane
     package let ambient: Ambient
     /// The path of this program, for `worker-init`.
     package let executable: String
 
     package init(
-        loop: EventLoop, reaper: Reaper, store: TaskStore, logLane: BlockingLane, ambient: Ambient, executable: String
+        loop: EventLoop, reaper: Reaper, store: TaskStore, logLane: BlockingLane, files: BlockingLane, ambient: Ambient,
+        executable: String
     ) {
         self.loop = loop
         self.reaper = reaper
         self.store = store
         self.logLane = logLane
+        self.files = files
         self.ambient = ambient
         self.executable = executable
     }
