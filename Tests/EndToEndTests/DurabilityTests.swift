@@ -14,6 +14,23 @@ struct DurabilityTests {
         #expect(report.accepted > 0)
     }
 
+    @Test func whatAKilledGitLeftInTheCacheStopsNobody() throws {
+        let node = try TestNode(agent: "cat > /dev/null; echo TASK_COMPLETE")
+        try node.makeRepository("o/r")
+        try node.start()
+        _ = try node.dispatch("one")
+        _ = try node.followToEnd("one")
+        let caches = node.data + "/workspace/cache"
+        let cache = try #require(Files.names(in: caches).first { !$0.hasSuffix(".lock") })
+        for name in ["config.lock", "HEAD.lock", "packed-refs.lock", "refs/heads/main.lock", "shallow.lock"] {
+            try node.folder.write("data/workspace/cache/\(cache)/\(name)", "")
+        }
+        _ = try node.dispatch("two")
+        _ = try node.followToEnd("two")
+        let view = try node.worker("two")
+        #expect(view.contains(#""state":"succeeded""#), "\(view)")
+    }
+
     @Test func fewDescriptorsAreEnough() throws {
         var chaos = try ChaosRun(descriptorLimit: 64)
         let report = try chaos.run(cycles: 3)

@@ -15,6 +15,8 @@ package struct ChaosRun {
         package var startedTwiceAtOnce = 0
         package var leftProcesses = 0
         package var leftWorktrees = 0
+        /// The first of the tasks that did not succeed, as the API shows it.
+        package var example = ""
 
         package var isClean: Bool { lost + notSucceeded + startedTwiceAtOnce + leftProcesses + leftWorktrees == 0 }
     }
@@ -101,6 +103,7 @@ package struct ChaosRun {
                 report.lost += 1
             } else if !answer.body.contains(#""state":"succeeded""#) {
                 report.notSucceeded += 1
+                report.example = answer.body
             }
         }
         node.stop()

@@ -32,6 +32,7 @@ struct WorkspacePreparation {
         guard Files.exists(order.worktree + "/.git") else {
             throw .step("the worktree of the earlier attempt is gone")
         }
+        GitLeftovers.remove(from: order.worktree + "/.git")
         try tellHead(supervisor)
     }
 
@@ -72,12 +73,23 @@ struct WorkspacePreparation {
     }
 
     private func fetch(_ supervisor: InitSupervisor) throws(InitFailure) {
-        try require(["init", "--bare", "--quiet", order.cacheFolder], supervisor)
+        try makeCache(supervisor)
         try require(
             [
                 "--git-dir", order.cacheFolder, "fetch", "--quiet", "--prune", "--force", "--no-write-fetch-head",
                 "--", order.remoteURL, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*",
             ], supervisor)
+    }
+
+    /// Makes the cache where it isn't there; one that is there is whole, and free of what killed gits left in it.
+    private func makeCache(_ supervisor: InitSupervisor) throws(InitFailure) {
+        if Files.exists(order.cacheFolder) { return GitLeftovers.remove(from: order.cacheFolder) }
+        let new = order.cacheFolder + ".new"
+        do throws(SystemError) { try Files.remove(new) } catch { throw .step(error.description) }
+        try require(["init", "--bare", "--quiet", new], supervisor)
+        do throws(SystemError) {
+            try checkErrno("rename \(new)") { unsafe rename(new, order.cacheFolder) }
+        } catch { throw .step(error.description) }
     }
 
     private func startingPoint(_ supervisor: InitSupervisor) throws(InitFailure) -> StartingPoint {
