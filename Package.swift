@@ -25,6 +25,7 @@ let package = Package(
             resources: [
                 .embedInCode("Dashboard/index.html"), .embedInCode("Dashboard/dashboard.css"),
                 .embedInCode("Dashboard/dashboard.js"),
+                .embedInCode("API/openapi.json"),
             ],
             swiftSettings: strict),
         .executableTarget(name: "Main", dependencies: ["Server", "Supervision", "CSystem"], swiftSettings: strict),

@@ -52,7 +52,7 @@ actor NodeRunner {
         environment["PATH"] = environment["PATH"] ?? Files.defaultSearchPath
         supervisor = Supervisor(
             services: services, paths: paths, settings: NodeRunner.settings(configuration), environment: environment)
-        api = NodeAPI(supervisor: supervisor, settings: APISettings())
+        api = NodeAPI(supervisor: supervisor, settings: APISettings(), log: log)
         signals.handler = { [weak self] signal in self?.assumeIsolated { $0.received(signal) } }
     }
 

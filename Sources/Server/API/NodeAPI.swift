@@ -21,9 +21,23 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
     let supervisor: Supervisor
     private(set) var settings: APISettings
     private var authenticator: Authenticator
+    private(set) var requestCounts: [RequestKey: Int] = [:]
+    private(set) var requestTimes: [String: Histogram] = [:]
+    private var lastRequest: UInt64 = 0
 
-    package init(supervisor: Supervisor, settings: APISettings) {
+    /// By which requests are counted.
+    struct RequestKey: Hashable {
+        var route: String
+        var status: Int
+    }
+
+    private static let latencyBounds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]
+
+    private let log: NodeLog
+
+    package init(supervisor: Supervisor, settings: APISettings, log: NodeLog) {
         self.supervisor = supervisor
+        self.log = log
         self.settings = settings
         authenticator = Authenticator(token: settings.token)
     }
@@ -34,20 +48,43 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
     }
 
     package func response(for failure: HTTPFailure) -> HTTPResponse {
-        .error(failure.status, ErrorView(failure.message))
+        requestCounts[RequestKey(route: "invalid", status: failure.status), default: 0] += 1
+        return .error(failure.status, ErrorView(failure.message))
     }
 
     package func respond(to request: HTTPRequest) async -> HTTPResponse {
-        switch Route.find(method: request.method, path: request.path) {
+        let began = cs_monotonic_ns()
+        let match = Route.find(method: request.method, path: request.path)
+        var response = await respond(to: request, match)
+        lastRequest += 1
+        let id = "\(lastRequest)"
+        response.headers.append(("X-Request-Id", id))
+        let seconds = Double(cs_monotonic_ns() - began) / 1e9
+        let route = match.name
+        requestCounts[RequestKey(route: route, status: response.status), default: 0] += 1
+        requestTimes[route, default: Histogram(bounds: NodeAPI.latencyBounds)].add(seconds)
+        if log.level == .debug {
+            log.debug(
+                "A request was answered.",
+                [
+                    "request_id": id, "method": request.method, "path": request.path.joined(separator: "/"),
+                    "status": String(response.status), "seconds": String(seconds), "peer": request.peer,
+                ])
+        }
+        return response
+    }
+
+    private func respond(to request: HTTPRequest, _ match: Route.Match) async -> HTTPResponse {
+        switch match {
         case .notFound: return .error(404, ErrorView("There is nothing at this path."))
         case .methodNotAllowed(let allowed):
             var response = HTTPResponse.error(405, ErrorView("This path doesn't take \(request.method)."))
             response.headers.append(("Allow", allowed))
             return response
         case .options(let allowed): return HTTPResponse(204, headers: [("Allow", allowed)])
-        case .found(let endpoint, let id):
-            if endpoint.needsToken, let refusal = refusal(of: request) { return refusal }
-            return await answer(endpoint, id: id, request)
+        case .found(let route, let id):
+            if route.endpoint.needsToken, let refusal = refusal(of: request) { return refusal }
+            return await answer(route.endpoint, id: id, request)
         }
     }
 
@@ -80,6 +117,9 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
         case .status: return await status()
         case .file(let file): return file.response
         case .tasks: return await tasks(request)
+        case .events: return await events(request)
+        case .metrics: return await metrics()
+        case .openapi: return .json(200, bytes: PackageResources.openapi_json)
         case .dispatch: return await dispatch(request)
         case .workers: return await workers()
         case .worker: return await worker(id)
@@ -95,8 +135,10 @@ extension HTTPResponse {
         [("Content-Type", type), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
     }
 
-    static func json(_ status: Int, _ value: some Encodable) -> HTTPResponse {
-        HTTPResponse(status, headers: apiHeaders("application/json"), body: .bytes(JSON.encode(value)))
+    static func json(_ status: Int, _ value: some Encodable) -> HTTPResponse { json(status, bytes: JSON.encode(value)) }
+
+    static func json(_ status: Int, bytes: [UInt8]) -> HTTPResponse {
+        HTTPResponse(status, headers: apiHeaders("application/json"), body: .bytes(bytes))
     }
 
     static func plain(_ body: Body) -> HTTPResponse {

@@ -1,18 +1,18 @@
 /// What the API can be asked for.
 enum Endpoint: Equatable {
-    case health, status, dispatch, workers, worker, cancel, logs, tasks
+    case health, status, dispatch, workers, worker, cancel, logs, tasks, events, metrics, openapi
     case file(DashboardFile)
 
     var needsToken: Bool {
         switch self {
-        case .health, .status, .file: false
-        case .dispatch, .workers, .worker, .cancel, .logs, .tasks: true
+        case .health, .status, .file, .openapi: false
+        case .dispatch, .workers, .worker, .cancel, .logs, .tasks, .events, .metrics: true
         }
     }
 }
 
 /// The table of the API's paths.
-struct Route {
+struct Route: Equatable {
     let method: String
     /// `:id` stands for a task's id.
     let path: [String]
@@ -24,19 +24,41 @@ struct Route {
         Route(method: "GET", path: ["dashboard.js"], endpoint: .file(.script)),
         Route(method: "GET", path: ["health"], endpoint: .health),
         Route(method: "GET", path: ["status"], endpoint: .status),
+        Route(method: "GET", path: ["openapi.json"], endpoint: .openapi),
         Route(method: "POST", path: ["dispatch"], endpoint: .dispatch),
         Route(method: "GET", path: ["workers"], endpoint: .workers),
         Route(method: "GET", path: ["workers", ":id"], endpoint: .worker),
         Route(method: "DELETE", path: ["workers", ":id"], endpoint: .cancel),
         Route(method: "GET", path: ["workers", ":id", "logs"], endpoint: .logs),
         Route(method: "GET", path: ["tasks"], endpoint: .tasks),
+        Route(method: "GET", path: ["events"], endpoint: .events),
+        Route(method: "GET", path: ["metrics"], endpoint: .metrics),
     ]
 
     enum Match: Equatable {
-        case found(Endpoint, id: String)
+        case found(Route, id: String)
         case options(allowed: String)
         case methodNotAllowed(allowed: String)
         case notFound
+
+        /// For metrics: of bounded number, whatever clients ask for.
+        var name: String {
+            switch self {
+            case .found(let route, _): route.name
+            case .options: "options"
+            case .methodNotAllowed: "method_not_allowed"
+            case .notFound: "not_found"
+            }
+        }
+    }
+
+    private let name: String
+
+    private init(method: String, path: [String], endpoint: Endpoint) {
+        self.method = method
+        self.path = path
+        self.endpoint = endpoint
+        name = "\(method) /\(path.joined(separator: "/"))"
     }
 
     /// HEAD is answered where GET is.
@@ -46,7 +68,7 @@ struct Route {
         var methods: [String] = []
         for route in all {
             guard let id = route.match(path) else { continue }
-            if route.method == method { return .found(route.endpoint, id: id) }
+            if route.method == method { return .found(route, id: id) }
             methods.append(route.method)
         }
         if methods.isEmpty { return .notFound }

@@ -19,6 +19,8 @@ package actor Supervisor {
     /// Tasks that have a slot but no process yet, because their record is being stored.
     var reserved: Set<String> = []
     var corruptRecords: [String] = []
+    var feed = EventFeed()
+    package internal(set) var counters = NodeCounters()
     var keptWorktrees: [String] = []
     var disk: DiskReading?
     /// Why the last write of a record failed; it's tried again until it works.
@@ -118,7 +120,10 @@ package actor Supervisor {
     }
 
     func changed(_ record: TaskRecord) {
+        let old = records[record.id]
         records[record.id] = record
+        counters.count(record, after: old)
+        if old?.state != record.state || old?.reason != record.reason { feed.append(record) }
         if record.state != .queued && record.state != .interrupted { queue.removeAll { $0 == record.id } }
         wakeup.signal()
     }
@@ -158,6 +163,17 @@ package actor Supervisor {
 
     /// Takes a task: once this returns, neither a crash nor a power loss forgets it.
     package func dispatch(_ request: DispatchRequest) async throws(DispatchRefusal) -> DispatchReceipt {
+        do throws(DispatchRefusal) {
+            let receipt = try await take(request)
+            counters.dispatched += 1
+            return receipt
+        } catch {
+            counters.refused += 1
+            throw error
+        }
+    }
+
+    private func take(_ request: DispatchRequest) async throws(DispatchRefusal) -> DispatchReceipt {
         let id = request.id ?? Supervisor.randomID()
         guard !isDraining else { throw .draining }
         guard settings.allows(repo: request.repo) else { throw .repoNotAllowed(request.repo) }
