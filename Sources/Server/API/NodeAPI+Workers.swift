@@ -81,7 +81,7 @@ extension NodeAPI {
         case .cannotContinue(let reason):
             var error = ErrorView("The task can't be continued: \(reason).")
             error.field = "continue_task"
-            return .error(400, error)
+            return .error(409, error)
         case .noSlot(let active, let max):
             return full("All \(max) slots of this node are taken.", active, max)
         case .noMemory(let active, let max, let availableMB, let neededMB):
