@@ -42,3 +42,12 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// libFuzzer brings its own main: the target is there only for Tests/Fuzz/run.sh.
+if Context.environment["FUZZ"] != nil {
+    package.products.append(.executable(name: "Fuzz", targets: ["Fuzz"]))
+    package.targets.append(
+        .executableTarget(
+            name: "Fuzz", dependencies: ["Server", "Supervision"], path: "Tests/Fuzz", exclude: ["run.sh", "corpus"],
+            swiftSettings: relaxed + [.unsafeFlags(["-parse-as-library"])]))
+}

@@ -73,11 +73,18 @@ package actor Supervisor {
     /// Keeps house from time to time, and tries storage that failed.
     private func lookAfterFiles() async {
         while !isDraining {
-            if storageFault == nil { await keepHouse() } else { await probeStorage() }
+            // What has had its time may be just what takes the space.
+            await keepHouse()
+            if storageFault != nil { await probeStorage() }
             if isDraining { return }
             await filesBell.wait(
                 timeout: storageFault == nil ? Supervisor.housekeepingInterval : Supervisor.storageProbeInterval)
         }
+    }
+
+    private func storageFailed(_ fault: SystemError) {
+        storageFault = fault
+        filesBell.signal()
     }
 
     /// Stops taking tasks, ends the workers and records them as interrupted; `run` returns once all is done, within ten
@@ -287,7 +294,8 @@ package actor Supervisor {
         WorkerActor(
             machine: machine, isSaved: isSaved, nextLine: nextLine, services: services,
             surroundings: WorkerSurroundings(paths: paths, settings: settings, environment: environment),
-            onChange: { [weak self] record in self?.assumeIsolated { $0.changed(record) } })
+            onChange: { [weak self] record in self?.assumeIsolated { $0.changed(record) } },
+            onStorageFailure: { [weak self] failure in self?.assumeIsolated { $0.storageFailed(failure) } })
     }
 
     private func startLogOver(_ id: String) async {
@@ -299,8 +307,7 @@ package actor Supervisor {
         do throws(SystemError) {
             try await worker.saveFirst()
         } catch {
-            storageFault = error
-            filesBell.signal()
+            storageFailed(error)
             throw .unavailable("the task could not be stored: \(error)")
         }
     }

@@ -59,6 +59,7 @@ package actor WorkerActor {
     var lastOutputAt: Date
     /// Told, on the loop, of every change of the record.
     private let onChange: @Sendable (TaskRecord) -> Void
+    private let onStorageFailure: @Sendable (SystemError) -> Void
     private let changed: Wakeup
     private var isSaved: Bool
     private(set) var hasEnded = false
@@ -77,7 +78,8 @@ package actor WorkerActor {
     package init(
         machine: WorkerState, isSaved: Bool, nextLine: UInt64, services: WorkerServices,
         surroundings: WorkerSurroundings,
-        onChange: @escaping @Sendable (TaskRecord) -> Void
+        onChange: @escaping @Sendable (TaskRecord) -> Void,
+        onStorageFailure: @escaping @Sendable (SystemError) -> Void
     ) {
         let record = machine.record
         id = record.id
@@ -85,6 +87,7 @@ package actor WorkerActor {
         self.surroundings = surroundings
         self.isSaved = isSaved
         self.onChange = onChange
+        self.onStorageFailure = onStorageFailure
         self.machine = machine
         log = TaskLog(
             file: LogFile(path: surroundings.paths.log(of: record.id), limit: surroundings.settings.logFileLimit),
@@ -166,6 +169,7 @@ package actor WorkerActor {
             }
         }
         if givesUpStoring { log.abandonPending() }
+        if let failure, storageFailure == nil { onStorageFailure(failure) }
         storageFailure = failure
         // Followers of an ended task wait for its last words only.
         if hasEnded { log.wakeFollowers() }
