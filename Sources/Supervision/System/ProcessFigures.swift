@@ -13,7 +13,8 @@ package struct ProcessFigures: Sendable {
             let pages = fields.count > 1 ? Int(String(decoding: fields[1], as: UTF8.self)) ?? 0 : 0
             figures.residentBytes = pages * Int(sysconf(Int32(_SC_PAGESIZE)))
         }
-        figures.openDescriptors = max(0, ((try? Files.names(in: "/proc/self/fd")) ?? []).count - 1)  // but for the listing's own
+        // Without the one of the listing itself.
+        figures.openDescriptors = max(0, ((try? Files.names(in: "/proc/self/fd")) ?? []).count - 1)
         var time = timespec()
         if unsafe clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) == 0 {
             figures.cpuSeconds = Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
