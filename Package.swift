@@ -38,6 +38,7 @@ let package = Package(
         .testTarget(name: "EndToEndTests", dependencies: ["Main", "TestSupport"], swiftSettings: relaxed),
         .executableTarget(
             name: "Benchmarks", dependencies: ["Server", "Supervision", "CSystem", "TestSupport"], path: "Benchmarks",
+            exclude: ["peers"],
             swiftSettings: relaxed),
     ],
     swiftLanguageModes: [.v6]

@@ -19,6 +19,15 @@ func benchmarkHTTP(_ table: Table) throws {
             table.add("http", "\(name): p99", percentile(latencies, 0.99), "µs")
         }
     }
+    for peer in Peer.all() {
+        let (requests, before) = (50_000, cpuSeconds(of: peer.worker))
+        let latencies = try load(peer.port, "/health", connections: 64, requests: requests)
+        let name = "\(peer.name), /health over 64 connections"
+        table.add(
+            "http", "\(name): CPU per request", (cpuSeconds(of: peer.worker) - before) / Double(requests) * 1e6, "µs")
+        table.add("http", "\(name): p99", percentile(latencies, 0.99), "µs")
+        table.add("http", "\(name): RSS", Double(memory(of: peer.worker, "VmRSS")), "kB")
+    }
     table.add("http", "RSS afterwards", Double(memory(of: node.pid, "VmRSS")), "kB")
 }
 

@@ -196,6 +196,15 @@ struct APITests {
         #expect(try waiting.readAnswer().status == 401)
     }
 
+    @Test func whoDawdlesIsToldAndLetGo() throws {
+        let node = try startedNode()
+        let head = try TestConnection(port: node.port)
+        head.send("GET /health HTTP/1.1\r\nHost: ")
+        #expect(try head.readAnswer().status == 408)
+        #expect(head.isClosedByServer())
+        #expect(try node.request("GET", "/health").status == 200)
+    }
+
     @Test func logsAreServedInEveryForm() throws {
         let node = try TestNode(agent: "cat > /dev/null; seq 1 1200; echo TASK_COMPLETE")
         try node.makeRepository("o/r")
