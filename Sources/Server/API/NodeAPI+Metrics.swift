@@ -30,6 +30,12 @@ extension NodeAPI {
             "aidevops_tokens_total", "Tokens that agents told of.",
             [(["kind": "input"], Double(counters.inputTokens)), (["kind": "output"], Double(counters.outputTokens))])
         text.counter("aidevops_cost_usd_total", "Cost that agents told of.", [([:], counters.costUSD)])
+        let logs = await supervisor.logFigures()
+        text.counter("aidevops_log_received_bytes_total", "Output of workers.", [([:], Double(logs.receivedBytes))])
+        text.counter("aidevops_log_lines_total", "Lines of all logs.", [([:], Double(logs.lines))])
+        text.counter(
+            "aidevops_log_unstored_bytes_total", "Left out of log files because the disk didn't take them.",
+            [([:], Double(logs.unstoredBytes))])
         text.histogram("aidevops_task_duration_seconds", "From dispatch to end.", [([:], counters.durations)])
         text.counter(
             "aidevops_http_requests_total", "Answered requests, by route and code.",

@@ -1,5 +1,22 @@
 import CSystem
 
+/// What went through a log.
+package struct LogFigures: Sendable, Equatable {
+    /// From the worker's process, before redaction.
+    package var receivedBytes = 0
+    package var lines = 0
+    /// Left out of the file because the disk didn't take them.
+    package var unstoredBytes = 0
+
+    static func + (left: LogFigures, right: LogFigures) -> LogFigures {
+        var sum = left
+        sum.receivedBytes += right.receivedBytes
+        sum.lines += right.lines
+        sum.unstoredBytes += right.unstoredBytes
+        return sum
+    }
+}
+
 /// The log of one task: takes its process's output in whatever pieces it comes, and keeps the newest lines in memory and
 /// all of them, up to a limit, in a file.
 ///
@@ -21,9 +38,7 @@ final class TaskLog {
     }
 
     private(set) var buffer: LogBuffer
-    private(set) var unstoredBytes = 0
-    /// Since the log was opened.
-    private(set) var receivedBytes = 0
+    private(set) var figures = LogFigures()
     private var streams: [Stream]
     private var ownRedactor: Redactor
     private var pending: [UInt8] = []
@@ -52,7 +67,7 @@ final class TaskLog {
     }
 
     func receive(_ bytes: [UInt8], from source: Source) {
-        receivedBytes += bytes.count
+        figures.receivedBytes += bytes.count
         take(streams[source.rawValue].redactor.redact(bytes), from: source)
     }
 
@@ -96,12 +111,14 @@ final class TaskLog {
     }
 
     private func append(_ lines: [UInt8]) {
+        let before = buffer.next
         buffer.append(lines)
+        figures.lines += Int(buffer.next - before)
         if pending.count + lines.count <= TaskLog.maxPendingBytes {
             pending += lines
             onPending()
         } else {
-            unstoredBytes += lines.count
+            figures.unstoredBytes += lines.count
         }
         for follower in followers.values { follower.signal() }
     }
@@ -131,7 +148,7 @@ final class TaskLog {
 
     /// Gives up on what waits for the file.
     func abandonPending() {
-        unstoredBytes += pending.count
+        figures.unstoredBytes += pending.count
         pending = []
     }
 }

@@ -21,6 +21,8 @@ package actor Supervisor {
     var corruptRecords: [String] = []
     var feed = EventFeed()
     package internal(set) var counters = NodeCounters()
+    /// Of the logs of tasks that have ended.
+    private var endedLogs = LogFigures()
     var keptWorktrees: [String] = []
     var disk: DiskReading?
     /// Why the last write of a record failed; it's tried again until it works.
@@ -117,8 +119,16 @@ package actor Supervisor {
         wakeup.signal()
     }
 
+    /// What went through all logs since the start.
+    package func logFigures() async -> LogFigures {
+        var sum = endedLogs
+        for worker in workers.values { sum = sum + (await worker.logFigures) }
+        return sum
+    }
+
     private func ended(_ worker: WorkerActor) async {
         let record = await worker.record
+        endedLogs = endedLogs + (await worker.logFigures)
         workers[worker.id] = nil
         records[worker.id] = nil
         queue.removeAll { $0 == worker.id }

@@ -127,6 +127,8 @@ extension WorkerActor {
         (log.buffer.lines(after: sequence, limit: limit), hasEnded)
     }
 
+    var logFigures: LogFigures { log.figures }
+
     package func lastLines(_ limit: Int) -> LogBuffer.Lines { log.buffer.last(limit) }
 
     /// Signals `wakeup` at every new line and at the end.
