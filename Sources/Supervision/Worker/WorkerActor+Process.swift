@@ -124,7 +124,7 @@ extension WorkerActor {
 extension WorkerActor {
     /// The lines behind number `sequence`, and whether the log ends with them or with lines that are there already.
     package func read(after sequence: UInt64, limit: Int) -> (lines: LogBuffer.Lines, hasEnded: Bool) {
-        (log.buffer.lines(after: sequence, limit: limit), hasEnded)
+        (log.buffer.lines(after: sequence, limit: limit), isSettled)
     }
 
     var logFigures: LogFigures { log.figures }

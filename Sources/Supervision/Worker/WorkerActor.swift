@@ -103,6 +103,10 @@ package actor WorkerActor {
         return record
     }
 
+    /// Whether the task has ended and its log and record are on disk, or can't be brought there for now: who is told of the
+    /// end then finds all of it, wherever it's read from.
+    var isSettled: Bool { hasEnded && ((isSaved && !log.hasPending) || storageFailure != nil || givesUpStoring) }
+
     // MARK: Life
 
     /// Starts the first attempt now.
@@ -172,7 +176,7 @@ package actor WorkerActor {
         if let failure, storageFailure == nil { onStorageFailure(failure) }
         storageFailure = failure
         // Followers of an ended task wait for its last words only.
-        if hasEnded { log.wakeFollowers() }
+        if isSettled { log.wakeFollowers() }
     }
 
     // MARK: Deciding and doing
