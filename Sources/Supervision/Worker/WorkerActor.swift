@@ -62,6 +62,7 @@ package actor WorkerActor {
     private let onStorageFailure: @Sendable (SystemError) -> Void
     private let changed: Wakeup
     private var isSaved: Bool
+    private var isSaving = false
     private(set) var hasEnded = false
     private(set) var storageFailure: SystemError?
     /// The storage must not keep the node from ending.
@@ -105,7 +106,7 @@ package actor WorkerActor {
 
     /// Whether the task has ended and its log and record are on disk, or can't be brought there for now: who is told of the
     /// end then finds all of it, wherever it's read from.
-    var isSettled: Bool { hasEnded && ((isSaved && !log.hasPending) || storageFailure != nil || givesUpStoring) }
+    var isSettled: Bool { hasEnded && ((isSaved && !isSaving && !log.hasPending) || storageFailure != nil || givesUpStoring) }
 
     // MARK: Life
 
@@ -164,7 +165,8 @@ package actor WorkerActor {
     private func storeAll() async {
         var failure = await log.store()
         if !isSaved {
-            isSaved = true  // a change during the write makes it false again
+            (isSaved, isSaving) = (true, true)  // a change during the write makes the first false again
+            defer { isSaving = false }
             do throws(SystemError) {
                 try await services.store.save(record)
             } catch {
