@@ -106,7 +106,10 @@ package actor WorkerActor {
 
     /// Whether the task has ended and its log and record are on disk, or can't be brought there for now: who is told of the
     /// end then finds all of it, wherever it's read from.
-    var isSettled: Bool { hasEnded && ((isSaved && !isSaving && !log.hasPending) || storageFailure != nil || givesUpStoring) }
+    var isSettled: Bool {
+        let isStored = isSaved && !isSaving && !log.hasPending
+        return hasEnded && (isStored || storageFailure != nil || givesUpStoring)
+    }
 
     // MARK: Life
 
