@@ -46,8 +46,6 @@ package actor HTTPServer {
         spare = unsafe open("/dev/null", O_RDONLY | O_CLOEXEC)
     }
 
-    package var connectionCount: Int { connections.count }
-
     /// Serves until `stop`, and then until every connection has ended.
     package func run() async {
         let registration = try? loop.add(listener.number, .read) { [weak self] _ in

@@ -125,7 +125,6 @@ final class TaskLog {
 
     func follow(_ wakeup: Wakeup) { followers[ObjectIdentifier(wakeup)] = wakeup }
     func unfollow(_ wakeup: Wakeup) { followers[ObjectIdentifier(wakeup)] = nil }
-    var followerCount: Int { followers.count }
     /// Wakes the followers without a new line: the task has ended.
     func wakeFollowers() { for follower in followers.values { follower.signal() } }
 
