@@ -8,13 +8,14 @@ import Supervision
 public func fuzzOneInput(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     guard count > 1 else { return 0 }
     let input = Array(UnsafeBufferPointer(start: start + 1, count: count - 1))
-    switch start[0] % 6 {
+    switch start[0] % 7 {
     case 0: fuzzParser(input, piece: input.count)
     case 1: fuzzParser(input, piece: max(1, Int(input[0]) % 7))
     case 2: _ = try? DispatchBody.parse(input)
     case 3: fuzzAgentEvents(input)
     case 4: fuzzRedactor(input)
-    default: fuzzSmallForms(input)
+    case 5: fuzzSmallForms(input)
+    default: fuzzConfiguration(input)
     }
     return 0
 }
@@ -66,6 +67,15 @@ private func fuzzRedactor(_ input: [UInt8]) {
     }
     output += redactor.flush()
     precondition(!String(decoding: output, as: UTF8.self).contains(secret), "a secret was let out")
+}
+
+/// What is taken keeps its bounds; the sources come from Main by the link Tests/Fuzz/Configuration.
+private func fuzzConfiguration(_ input: [UInt8]) {
+    guard let json = try? JSONDecoder().decode(JSONValue.self, from: Data(input)),
+        let configuration = try? Configuration(json)
+    else { return }
+    precondition((1...1000).contains(configuration.node.maxConcurrent))
+    precondition(configuration.authToken.isEmpty || configuration.authToken.utf8.count >= 16)
 }
 
 private func fuzzSmallForms(_ input: [UInt8]) {
