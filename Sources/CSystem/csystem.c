@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -21,9 +22,12 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -215,12 +219,40 @@ int64_t cs_find(const void *bytes, int64_t count, const void *needle, int64_t ne
 
 // ---- processes ----
 
+// Never above the hard limit that is there already.
+static int lower_limit(const struct cs_limit *limit) {
+    static const int resources[] = {
+        [CS_LIMIT_PROCESSES] = RLIMIT_NPROC,   [CS_LIMIT_OPEN_FILES] = RLIMIT_NOFILE,
+        [CS_LIMIT_FILE_BYTES] = RLIMIT_FSIZE,  [CS_LIMIT_ADDRESS_SPACE] = RLIMIT_AS,
+        [CS_LIMIT_CORE] = RLIMIT_CORE,
+    };
+    int resource = resources[limit->resource];
+    struct rlimit now;
+    if (getrlimit(resource, &now) < 0) return -1;
+    if (limit->value < now.rlim_max) now.rlim_max = limit->value;
+    if (limit->value < now.rlim_cur || now.rlim_cur > now.rlim_max) now.rlim_cur = now.rlim_max;
+    return setrlimit(resource, &now);
+}
+
+// Raising it is everybody's right; where /proc can't be written, the kernel chooses as it always does.
+static void write_oom_score(int score) {
+    char text[5];
+    int count = 0;
+    for (int part = 1000; part > 0; part /= 10)
+        if (count > 0 || score >= part) text[count++] = '0' + score / part % 10;
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    if (write(fd, text, count) < 0) {}
+    close(fd);
+}
+
 // Runs in the vfork child, on the parent's suspended stack and memory: system calls only, and what fails is
 // told through *error (as glibc's posix_spawn does).
 static void run_child(const struct cs_spawn_request *request, int *raised, volatile int *error) {
     struct sigaction standard = {.sa_handler = SIG_DFL};
     for (int signal = 1; signal < NSIG; signal++) sigaction(signal, &standard, NULL);
     if (request->new_session ? setsid() < 0 : setpgid(0, 0) < 0) goto failed;
+    if (request->group >= 0 && write(request->group, "0", 1) < 0) goto failed;
     if (request->nice_increment) setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + request->nice_increment);
     if (request->directory && chdir(request->directory) < 0) goto failed;
     // First out of the way of the targets, then into place: dup2 of a descriptor onto itself keeps close-on-exec.
@@ -230,6 +262,10 @@ static void run_child(const struct cs_spawn_request *request, int *raised, volat
     }
     for (int i = 0; i < request->descriptor_count; i++)
         if (dup2(raised[i], i) < 0) goto failed;
+    for (int i = 0; i < request->limit_count; i++)
+        if (lower_limit(&request->limits[i]) < 0) goto failed;
+    if (request->oom_score_adjustment) write_oom_score(request->oom_score_adjustment);
+    if (request->ruleset >= 0 && cs_landlock_restrict_self(request->ruleset) < 0) goto failed;
     syscall(SYS_close_range, (unsigned)request->descriptor_count, ~0U, 0);
     sigset_t none;
     sigemptyset(&none);
@@ -312,3 +348,93 @@ int cs_poll_readable(const int *fds, int *ready, int count, int timeout_ms) {
     for (int i = 0; i < count; i++) ready[i] = got > 0 && set[i].revents != 0;
     return got < 0 ? -errno : got;
 }
+
+// ---- sandbox ----
+
+// The kernel's interface (include/uapi/linux/landlock.h of Linux 6.12), which the C library's headers may not have yet.
+struct landlock_ruleset { uint64_t handled_fs, handled_net, scoped; };
+struct landlock_path { uint64_t allowed; int32_t parent; } __attribute__((packed));
+struct landlock_port { uint64_t allowed, port; };
+enum { LANDLOCK_VERSION_FLAG = 1, LANDLOCK_PATH = 1, LANDLOCK_PORT = 2 };
+enum {
+    FS_EXECUTE = 1 << 0, FS_WRITE_FILE = 1 << 1, FS_READ_FILE = 1 << 2, FS_READ_DIR = 1 << 3, FS_MAKE_CHAR = 1 << 6,
+    FS_MAKE_BLOCK = 1 << 11, FS_REFER = 1 << 13, FS_TRUNCATE = 1 << 14, FS_IOCTL_DEVICE = 1 << 15,
+    FS_OF_FILES = FS_EXECUTE | FS_WRITE_FILE | FS_READ_FILE | FS_TRUNCATE | FS_IOCTL_DEVICE,
+};
+enum { NET_BIND = 1 << 0, NET_CONNECT = 1 << 1 };
+enum { SCOPE_ABSTRACT_SOCKETS = 1 << 0, SCOPE_SIGNALS = 1 << 1 };
+
+int cs_landlock_version(void) {
+    static int version;  // the same for as long as the kernel runs
+    if (version == 0) version = RESULT((int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION_FLAG));
+    return version;
+}
+
+static uint64_t handled_fs(int version) {
+    uint64_t all = FS_REFER - 1;  // version 1: all below
+    if (version >= 2) all |= FS_REFER;
+    if (version >= 3) all |= FS_TRUNCATE;
+    if (version >= 5) all |= FS_IOCTL_DEVICE;
+    return all;
+}
+
+int cs_landlock_ruleset(int bind, int connect) {
+    int version = cs_landlock_version();
+    if (version < 0) return version;
+    struct landlock_ruleset rules = {
+        .handled_fs = handled_fs(version),
+        .handled_net = version >= 4 ? (bind ? NET_BIND : 0) | (connect ? NET_CONNECT : 0) : 0,
+        .scoped = version >= 6 ? SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS : 0,
+    };
+    // Older kernels know a shorter structure.
+    size_t size = version >= 6 ? sizeof rules : version >= 4 ? 16 : 8;
+    return RESULT((int)syscall(SYS_landlock_create_ruleset, &rules, size, 0));
+}
+
+int cs_landlock_allow_path(int ruleset, const char *path, int rights) {
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    uint64_t all = handled_fs(cs_landlock_version());
+    uint64_t allowed = FS_EXECUTE | FS_READ_FILE | FS_READ_DIR;
+    if (rights == CS_READ_WRITE) allowed = all & ~(FS_MAKE_CHAR | FS_MAKE_BLOCK | FS_IOCTL_DEVICE);
+    if (rights == CS_DEVICE) allowed = FS_READ_FILE | FS_READ_DIR | FS_WRITE_FILE | FS_TRUNCATE | FS_IOCTL_DEVICE;
+    struct stat info;
+    int code = fstat(fd, &info) < 0 ? -errno : 0;
+    if (code == 0) {
+        if (!S_ISDIR(info.st_mode)) allowed &= FS_OF_FILES;
+        struct landlock_path rule = {.allowed = allowed & all, .parent = fd};
+        code = RESULT((int)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_PATH, &rule, 0));
+    }
+    close(fd);
+    return code;
+}
+
+int cs_landlock_allow_port(int ruleset, uint16_t port, int bind, int connect) {
+    struct landlock_port rule = {.allowed = (bind ? NET_BIND : 0) | (connect ? NET_CONNECT : 0), .port = port};
+    return RESULT((int)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_PORT, &rule, 0));
+}
+
+int cs_landlock_restrict_self(int ruleset) {
+    return RESULT((int)syscall(SYS_landlock_restrict_self, ruleset, 0));
+}
+
+int cs_set_no_new_privileges(void) { return RESULT(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); }
+
+int cs_drop_capabilities(void) {
+    // Who has none may not, and need not, narrow the bounding set.
+    for (int capability = 0; capability < 64; capability++) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0, 0, 0}};
+    return RESULT((int)syscall(SYS_capset, &header, none));
+}
+
+int cs_set_undumpable(void) { return RESULT(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)); }
+
+int cs_is_cgroup2(const char *path) {
+    struct statfs info;
+    if (statfs(path, &info) < 0) return -errno;
+    return info.f_type == 0x63677270;
+}
+
+int cs_is_delegated(const char *path) { return getxattr(path, "trusted.delegate", NULL, 0) > 0; }

@@ -132,10 +132,12 @@ struct DurabilityTests {
                 {"dispatch": {"auth_token": "\(node.token)", "auto_accept": true, "queue_limit": 3},
                  "git": {"base_url": "file://\(node.folder.path)/remote"},
                  "worker": {"max_concurrent": 1, "restart": {"backoff_seconds": 0}},
+                 "sandbox": {"write_paths": ["\(node.folder.path)/shared"]},
                  "agent": {"preset": "custom", "command": ["/bin/sh", "\(node.folder.path)/agent.sh"]}}
                 """)
         }
         try configure("cat > /dev/null; echo ready; sleep 600")
+        try Files.makeFolders(node.folder.path + "/shared")
         try node.makeRepository("o/r")
         try node.start()
         #expect(try node.dispatch("first").body.contains("dispatched"))
@@ -152,10 +154,11 @@ struct DurabilityTests {
         #expect(try TestEnvironment.eventually { try node.state("third") == "cancelled" })
         #expect(try node.request("GET", "/workers").body.contains(#""position":2"#))
         node.kill()
-        try configure(#"cat > /dev/null; echo "$AIDEVOPS_TASK_ID" >> \#(node.folder.path)/order; echo TASK_COMPLETE"#)
+        try configure(
+            #"cat > /dev/null; echo "$AIDEVOPS_TASK_ID" >> \#(node.folder.path)/shared/order; echo TASK_COMPLETE"#)
         try node.start()
         #expect(try TestEnvironment.eventually { try node.request("GET", "/workers").body == #"{"workers":[]}"# })
-        let order = try node.folder.read("order")
+        let order = try node.folder.read("shared/order")
         #expect(order == "first\nsecond\nfourth\n", "\(order)")
     }
 

@@ -30,6 +30,14 @@ import Testing
         order.launches = [.init(major: 2, arguments: ["a", "", "b c"]), .init(arguments: ["d"])]
         order.environment = ["A": "b=c", "EMPTY": ""]
         order.gracePeriod = .milliseconds(1500)
+        order.sandbox.isOn = true
+        order.sandbox.dataFolder = "/data"
+        order.sandbox.readablePaths = ["/a", "/b c"]
+        order.sandbox.writablePaths = ["/w"]
+        order.sandbox.bindPorts = []
+        order.sandbox.connectPorts = [443, 22]
+        order.sandbox.maxProcesses = 5
+        order.sandbox.niceIncrement = 3
         #expect(WorkOrder(encoded: order.encoded()) == order)
         #expect(WorkOrder(encoded: []) == nil && WorkOrder(encoded: Array("x\0y\0".utf8)) == nil)
     }
@@ -57,7 +65,8 @@ import Testing
 
 @Suite struct WorkerReportTests {
     @Test(arguments: [
-        WorkerReport.phase(.fetch), .note("a b"), .checkedOut(branch: "b", base: ""), .agentStarted(pid: 5),
+        WorkerReport.use(ResourceUse(processes: 3, memoryKB: 4, diskKB: 5)), .phase(.fetch), .note("a b"),
+        .checkedOut(branch: "b", base: ""), .agentStarted(pid: 5),
         .failed(.checkout, message: "m", isTransient: true), .agentExited(.exited(3)), .agentExited(.signalled(9)),
         .work(WorkSummary(commits: 1, unpushedCommits: 2, hasUncommittedChanges: true, branch: "b")), .stopped,
     ])
@@ -172,5 +181,46 @@ import Testing
             "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 0\n",
         ])
         #expect(MemoryReading.read(root: folder.path) == MemoryReading(totalMB: 2048, availableMB: 1048))
+    }
+}
+
+@Suite struct SandboxValueTests {
+    private func report(_ mode: SandboxSettings.Mode, _ version: Int, ports: [Int]? = nil) -> SandboxReport {
+        var settings = SandboxSettings()
+        settings.mode = mode
+        settings.bindPorts = ports
+        return SandboxReport(settings, landlockVersion: version, controlGroups: .inactive("not here"))
+    }
+
+    @Test func onlyAKernelThatHoldsAllFilesCanEnforce() {
+        #expect(report(.enforce, 2).refusal?.contains("Landlock 2") == true)
+        #expect(report(.enforce, 3).refusal == nil)
+        for mode in [SandboxSettings.Mode.bestEffort, .off] { #expect(report(mode, 0).refusal == nil) }
+    }
+
+    @Test func whatIsMissingIsTold() {
+        #expect(
+            report(.bestEffort, 0).missing.map { $0.prefix { $0 != ":" } } == [
+                "files", "truncation", "device_ioctls", "signals", "control_groups",
+            ])
+        #expect(report(.bestEffort, 3, ports: []).missing.contains { $0.hasPrefix("tcp_ports: needs Linux 6.7") })
+        #expect(report(.bestEffort, 7).missing == ["control_groups: not here"])
+        #expect(report(.off, 7).active.isEmpty && report(.off, 7).missing.count == 1)
+    }
+
+    @Test func quotasNameWhatIsTooMuch() {
+        var quotas = Quotas()
+        let use = ResourceUse(processes: 11, memoryKB: 30 * 1024, diskKB: 50 * 1024)
+        #expect(quotas.exceeded(by: use) == nil)
+        quotas.diskMB = 50
+        #expect(quotas.exceeded(by: use) == nil)
+        quotas.memoryMB = 29
+        #expect(
+            quotas.exceeded(by: use)
+                == "the worker took more memory than it may: 30 MB, and sandbox.max_memory_mb is 29")
+        quotas.processes = 10
+        #expect(
+            quotas.exceeded(by: use)
+                == "the worker took more processes than it may: 11, and sandbox.max_processes is 10")
     }
 }

@@ -55,6 +55,19 @@ import Testing
         #expect(machine.record.attempts[0].peakMemoryMB == 2)
     }
 
+    @Test func whatTakesTooMuchIsKilledAtOnceAndNotStartedAgain() {
+        var machine = machine(.onFailure)
+        machine.rules.quotas.diskMB = 10
+        started(&machine)
+        #expect(run(&machine, .report(.use(ResourceUse(memoryKB: 9 << 10, diskKB: 10 << 10)))) == [])
+        let actions = run(&machine, .report(.use(ResourceUse(diskKB: 12 << 10))))
+        #expect(actions.last == .killProcess && machine.record.state == .stopping)
+        #expect(run(&machine, .report(.use(ResourceUse(diskKB: 13 << 10)))) == [])
+        #expect(run(&machine, .exited(exit(), evidence(), jitter: 0)) == [.end])
+        #expect(machine.record.state == .failed && machine.record.outcome == .overQuota)
+        #expect(machine.record.attempts[0].peakMemoryMB == 9)
+    }
+
     @Test(arguments: [TaskState.queued, .preparing, .running, .restarting])
     func aCancelEndsATaskFromEveryState(from state: TaskState) {
         var machine = machine(.onFailure)

@@ -31,7 +31,7 @@ package struct ChaosRun {
         """
         cat > /dev/null
         exec 9> "\(folder)/locks/$AIDEVOPS_TASK_ID"
-        flock -n 9 || echo "$AIDEVOPS_TASK_ID" >> "\(folder)/doubles"
+        flock -n 9 || echo "$AIDEVOPS_TASK_ID" >> "\(folder)/locks/doubles"
         for step in 1 2 3 4 5; do echo "step $step"; sleep 0.02; done
         (setsid sleep 60 9>&- &)
         echo TASK_COMPLETE
@@ -56,7 +56,8 @@ package struct ChaosRun {
         try node.writeConfiguration(
             """
             {"git": {"base_url": "file://\(node.folder.path)/remote"},
-             "agent": {"preset": "custom", "command": ["/bin/sh", "\(node.folder.path)/agent.sh"]}, \(settings)}
+             "agent": {"preset": "custom", "command": ["/bin/sh", "\(node.folder.path)/agent.sh"]},
+             "sandbox": {"write_paths": ["\(node.folder.path)/locks"]}, \(settings)}
             """)
         try node.makeRepository("o/r")
         node.descriptorLimit = descriptorLimit
@@ -107,7 +108,7 @@ package struct ChaosRun {
             }
         }
         node.stop()
-        let doubles = (try? node.folder.read("doubles")) ?? ""
+        let doubles = (try? node.folder.read("locks/doubles")) ?? ""
         report.startedTwiceAtOnce = doubles.split(separator: "\n").count
         report.leftProcesses = TestEnvironment.eventually { node.processes().isEmpty } ? 0 : node.processes().count
         // Housekeeping runs at the start, and with no retention takes every ended task's folder.

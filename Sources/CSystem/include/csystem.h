@@ -49,6 +49,11 @@ int cs_lock_file(int fd);  // exclusive, non-blocking (flock); -EWOULDBLOCK when
 int64_t cs_find(const void *bytes, int64_t count, const void *needle, int64_t needle_count);
 
 // ---- processes ----
+enum { CS_LIMIT_PROCESSES, CS_LIMIT_OPEN_FILES, CS_LIMIT_FILE_BYTES, CS_LIMIT_ADDRESS_SPACE, CS_LIMIT_CORE };
+struct cs_limit {
+    int resource;
+    uint64_t value;
+};
 struct cs_spawn_request {
     const char *path;         // the program, not searched on PATH
     char *const *argv;        // ends with NULL
@@ -58,6 +63,11 @@ struct cs_spawn_request {
     int descriptor_count;
     int new_session;          // 1: setsid, 0: a process group of its own
     int nice_increment;
+    const struct cs_limit *limits;
+    int limit_count;
+    int oom_score_adjustment; // added by the kernel's choice of what to kill (0: as the caller's)
+    int ruleset;              // a Landlock ruleset to put on, or -1
+    int group;                // cgroup.procs of the group to enter, open for writing, or -1
 };
 // Starts a program; errors of the child up to and with exec are this call's errors.
 int cs_spawn(const struct cs_spawn_request *request);
@@ -78,4 +88,24 @@ int cs_read_signal(int fd);  // the signal's number, or -EAGAIN
 void cs_ignore_sigpipe(void);
 // Waits until one of the descriptors is readable or hung up: the number of ready ones; ready[i] is set to 0 or 1.
 int cs_poll_readable(const int *fds, int *ready, int count, int timeout_ms);
+
+// ---- sandbox: landlock(7), prctl(2) ----
+// The kernel's Landlock version (its ABI), or -ENOSYS, -EOPNOTSUPP.
+int cs_landlock_version(void);
+// An empty ruleset that handles all that this version of the kernel can: what no rule allows is refused. With
+// `bind` or `connect` the TCP ports too, where the kernel can (version 4).
+int cs_landlock_ruleset(int bind, int connect);
+enum { CS_READ_EXECUTE = 0, CS_READ_WRITE = 1, CS_DEVICE = 2 };
+// Allows what is at and below `path`.
+int cs_landlock_allow_path(int ruleset, const char *path, int rights);
+int cs_landlock_allow_port(int ruleset, uint16_t port, int bind, int connect);
+// Puts a ruleset on this thread and all that it starts; for good.
+int cs_landlock_restrict_self(int ruleset);
+int cs_set_no_new_privileges(void);
+// Gives up all capabilities (capabilities(7)), for this process and all that it starts.
+int cs_drop_capabilities(void);
+// Closes this process' memory and environment to other processes of its user (ptrace, /proc/PID/mem and environ).
+int cs_set_undumpable(void);
+int cs_is_cgroup2(const char *path);     // 1 or 0
+int cs_is_delegated(const char *path);  // whether systemd marked the control group as its user's own: 1 or 0
 #endif

@@ -20,6 +20,7 @@ struct Configuration: Sendable, Equatable {
         readWorker(&reader)
         readDispatch(&reader)
         readAgent(&reader)
+        readSandbox(&reader)
         node.gitBaseURL = reader.string("git.base_url", node.gitBaseURL) { Configuration.problem(baseURL: $0) }
         pulseEnabled = reader.bool("pulse.enabled", false)
         pulseIntervalSeconds = reader.integer("pulse.interval_seconds", 120, 10...86_400)
@@ -79,6 +80,29 @@ struct Configuration: Sendable, Equatable {
             node.agent = AgentPreset.custom(command)
         }
         node.agentEnvironment = reader.stringTable("agent.env")
+    }
+
+    private mutating func readSandbox(_ reader: inout ConfigurationReader) {
+        let mostMB = 100_000_000
+        var sandbox = SandboxSettings()
+        sandbox.mode = reader.choice("sandbox.mode", sandbox.mode)
+        let problem = { (path: String) in path.hasPrefix("/") ? nil : "must be an absolute path" }
+        sandbox.readablePaths = reader.strings("sandbox.read_paths", problem)
+        sandbox.writablePaths = reader.strings("sandbox.write_paths", problem)
+        sandbox.bindPorts = reader.integers("sandbox.tcp_bind_ports", 0...65_535)
+        sandbox.connectPorts = reader.integers("sandbox.tcp_connect_ports", 0...65_535)
+        sandbox.maxProcesses = reader.integer("sandbox.max_processes", sandbox.maxProcesses, 0...1_000_000)
+        sandbox.maxOpenFiles = reader.integer("sandbox.max_open_files", sandbox.maxOpenFiles, 0...1_000_000)
+        sandbox.maxDiskMB = reader.integer("sandbox.max_disk_mb", sandbox.maxDiskMB, 0...mostMB)
+        sandbox.maxFileMB = reader.integer("sandbox.max_file_mb", sandbox.maxFileMB, 0...mostMB)
+        sandbox.maxMemoryMB = reader.integer("sandbox.max_memory_mb", sandbox.maxMemoryMB, 0...mostMB)
+        sandbox.maxAddressSpaceMB = reader.integer(
+            "sandbox.max_address_space_mb", sandbox.maxAddressSpaceMB, 0...mostMB)
+        sandbox.niceIncrement = reader.integer("sandbox.nice", sandbox.niceIncrement, 0...19)
+        sandbox.controlGroup = reader.string("sandbox.control_group", sandbox.controlGroup) {
+            ["auto", "off"].contains($0) || $0.hasPrefix("/") ? nil : "must be auto, off or an absolute path"
+        }
+        node.sandbox = sandbox
     }
 
     /// Values that look like secrets by the names that they have.

@@ -64,18 +64,37 @@ struct ConfigurationReader {
     }
 
     mutating func strings(_ path: String, _ problem: (String) -> String?) -> [String] {
-        guard let value = value(at: path) else { return [] }
-        guard case .array(let array) = value else {
-            report(path, "must be an array of strings")
-            return []
-        }
-        return array.enumerated().compactMap { index, element in
+        array(path, "strings") { element, report in
             guard case .string(let string) = element else {
-                report("\(path)[\(index)]", "must be a string")
+                report("must be a string")
                 return nil
             }
-            if let problem = problem(string) { report("\(path)[\(index)]", problem) }
+            if let problem = problem(string) { report(problem) }
             return string
+        } ?? []
+    }
+
+    /// Nil where there is no array.
+    mutating func integers(_ path: String, _ range: ClosedRange<Int>) -> [Int]? {
+        array(path, "whole numbers") { element, report in
+            guard case .integer(let integer) = element, range.contains(integer) else {
+                report("must be a whole number from \(range.lowerBound) to \(range.upperBound)")
+                return nil
+            }
+            return integer
+        }
+    }
+
+    private mutating func array<Element>(
+        _ path: String, _ kind: String, _ take: (JSONValue, (String) -> Void) -> Element?
+    ) -> [Element]? {
+        guard let value = value(at: path) else { return nil }
+        guard case .array(let array) = value else {
+            report(path, "must be an array of \(kind)")
+            return nil
+        }
+        return array.enumerated().compactMap { index, element in
+            take(element) { problems.append("\(path)[\(index)] \($0)") }
         }
     }
 

@@ -11,6 +11,8 @@ enum Node {
     static func serve(_ options: ServeOptions) throws -> Int32 {
         cs_ignore_sigpipe()
         umask(0o077)
+        // Workers run as the same user: they must not read the keys and the token from here.
+        _ = cs_set_undumpable()
         let descriptorLimit = cs_raise_open_file_limit()
         guard descriptorLimit >= leastDescriptors else {
             throw CommandFailure(

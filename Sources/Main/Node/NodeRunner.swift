@@ -46,7 +46,7 @@ actor NodeRunner {
         let reaper = try Reaper(on: loop, signals: [SIGTERM, SIGINT, SIGHUP]) { signals.handler?($0) }
         let services = WorkerServices(
             loop: loop, reaper: reaper, store: TaskStore(folder: paths.tasks, on: loop), logLane: BlockingLane("logs"),
-            files: BlockingLane("files"),
+            files: BlockingLane("files"), controlGroups: ControlGroups(configuration.node.sandbox.controlGroup),
             ambient: Ambient(), executable: "/proc/self/exe")
         var environment = Environment.variables
         environment["PATH"] = environment["PATH"] ?? Files.defaultSearchPath
@@ -125,6 +125,7 @@ actor NodeRunner {
             log.warning("worker.json has a key that means nothing here.", ["key": key])
         }
         let status = await supervisor.status()
+        for sentence in status.sandbox.missing { log.warning("The sandbox lacks something.", ["what": sentence]) }
         for problem in status.degraded { log.warning("The node starts degraded.", ["problem": problem]) }
         log.info(
             "The node listens.",

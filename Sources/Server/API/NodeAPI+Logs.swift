@@ -42,6 +42,7 @@ extension NodeAPI {
         while await stream.writer.isOpen {
             let (lines, hasEnded) = await worker.read(after: last, limit: NodeAPI.followBatch)
             if lines.count > 0 || lines.missed > 0 {
+                missedLines += lines.missed
                 guard await stream.send(lines) else { break }
                 last = lines.first + UInt64(lines.count) - 1
             } else if hasEnded {

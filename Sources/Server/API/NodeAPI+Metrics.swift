@@ -36,6 +36,9 @@ extension NodeAPI {
         text.counter(
             "aidevops_log_unstored_bytes_total", "Left out of log files because the disk didn't take them.",
             [([:], Double(logs.unstoredBytes))])
+        text.counter(
+            "aidevops_log_missed_lines_total", "Lines that followers of logs were too slow for.",
+            [([:], Double(missedLines))])
         text.histogram("aidevops_task_duration_seconds", "From dispatch to end.", [([:], counters.durations)])
         text.counter(
             "aidevops_http_requests_total", "Answered requests, by route and code.",

@@ -14,7 +14,11 @@ extension NodeAPI {
                 pulse: .init(enabled: settings.pulseEnabled),
                 disk: status.disk.map {
                     .init(free_mb: $0.freeMB, total_mb: $0.totalMB, workspace_mb: $0.workspaceMB, logs_mb: $0.logsMB)
-                }, kept_worktrees: status.keptWorktrees, degraded: status.degraded,
+                }, kept_worktrees: status.keptWorktrees,
+                sandbox: .init(
+                    mode: status.sandbox.mode.rawValue, landlock_version: status.sandbox.landlockVersion,
+                    active: status.sandbox.active, missing: status.sandbox.missing),
+                degraded: status.degraded,
                 configuration_problems: settings.configurationProblems))
     }
 
@@ -22,7 +26,8 @@ extension NodeAPI {
         let now = supervisor.services.ambient.now()
         var views: [WorkerView] = []
         for record in await supervisor.active() {
-            views.append(WorkerView(record, now: now, position: await supervisor.position(of: record.id)))
+            let use = await supervisor.worker(record.id)?.use
+            views.append(WorkerView(record, now: now, position: await supervisor.position(of: record.id), use: use))
         }
         return .json(200, WorkersView(workers: views))
     }
@@ -30,8 +35,9 @@ extension NodeAPI {
     func worker(_ id: String) async -> HTTPResponse {
         guard Names.problem(taskID: id) == nil, let record = await supervisor.record(of: id) else { return .noTask(id) }
         let position = await supervisor.position(of: id)
-        return .json(
-            200, WorkerView(record, now: supervisor.services.ambient.now(), position: position, isDetailed: true))
+        let use = await supervisor.worker(id)?.use
+        let now = supervisor.services.ambient.now()
+        return .json(200, WorkerView(record, now: now, position: position, use: use, isDetailed: true))
     }
 
     func cancel(_ id: String) async -> HTTPResponse {

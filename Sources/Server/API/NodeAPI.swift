@@ -23,6 +23,8 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
     private var authenticator: Authenticator
     private(set) var requestCounts: [RequestKey: Int] = [:]
     private(set) var requestTimes: [String: Histogram] = [:]
+    /// Lines that followers were told they missed.
+    var missedLines: UInt64 = 0
     private var lastRequest: UInt64 = 0
 
     /// By which requests are counted.

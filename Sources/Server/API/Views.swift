@@ -34,6 +34,15 @@ struct StatusView: Encodable {
     struct Pulse: Encodable { var enabled: Bool }
     struct Disk: Encodable { var free_mb, total_mb, workspace_mb, logs_mb: Int }
 
+    /// How workers are held.
+    struct Sandbox: Encodable {
+        var mode: String
+        var landlock_version: Int
+        var active: [String]
+        /// What the kernel or the configuration lacks, and what that means.
+        var missing: [String]
+    }
+
     var status: String
     var version: String
     var uptime_seconds: Int
@@ -44,6 +53,7 @@ struct StatusView: Encodable {
     var disk: Disk?
     /// Ended tasks whose worktrees hold work that was never pushed.
     var kept_worktrees: [String]
+    var sandbox: Sandbox
     /// What keeps the node from working as it should.
     var degraded: [String]
     /// What is missing or wrong in the configuration.
@@ -103,6 +113,10 @@ struct WorkerView: Encodable {
     var usage: Usage?
     var work: WorkSummary?
     var log_lines: UInt64
+    /// What its processes take now.
+    var processes: Int?
+    var memory_mb: Int?
+    var disk_mb: Int?
     var links: Links
     // Alone only:
     var prompt: String?
@@ -112,7 +126,7 @@ struct WorkerView: Encodable {
     var continue_task: String?
     var restart: RestartPolicy?
 
-    init(_ record: TaskRecord, now: Date, position: Int? = nil, isDetailed: Bool = false) {
+    init(_ record: TaskRecord, now: Date, position: Int? = nil, use: ResourceUse? = nil, isDetailed: Bool = false) {
         let last = record.attempts.last
         task_id = record.id
         repo = record.spec.repo
@@ -135,6 +149,11 @@ struct WorkerView: Encodable {
         work = record.work
         log_lines = record.logLines
         links = Links(self: "/workers/\(record.id)", logs: "/workers/\(record.id)/logs")
+        if let use, use.processes > 0 {
+            processes = use.processes
+            memory_mb = use.memoryKB / 1024
+            disk_mb = use.diskKB / 1024
+        }
         guard isDetailed else { return }
         prompt = record.spec.prompt
         attempts = record.attempts

@@ -10,10 +10,15 @@ package struct Command: Sendable {
     /// A session of its own, so that no terminal and no process group of ours reaches it; else only a process group.
     package var newSession: Bool
     package var niceIncrement: Int32
+    /// 0 ... 1000: how much rather than others the kernel kills it when memory runs out; inherited by what it starts.
+    package var oomScoreAdjustment: Int32
+    /// What it may see and use; nil: what its parent may.
+    package var confinement: Confinement?
 
     package init(
         path: String, arguments: [String], environment: [String: String], directory: String? = nil,
-        newSession: Bool = true, niceIncrement: Int32 = 0
+        newSession: Bool = true, niceIncrement: Int32 = 0, oomScoreAdjustment: Int32 = 0,
+        confinement: Confinement? = nil
     ) {
         self.path = path
         self.arguments = arguments
@@ -21,25 +26,41 @@ package struct Command: Sendable {
         self.directory = directory
         self.newSession = newSession
         self.niceIncrement = niceIncrement
+        self.oomScoreAdjustment = oomScoreAdjustment
+        self.confinement = confinement
     }
 
     /// Starts the program with exactly these descriptors: the child's descriptor i is `descriptors[i]`.
     ///
     /// Blocks until exec has worked or failed (some 100 µs: vfork, so no memory is copied).
+    /// - Parameter group: `cgroup.procs` of the control group that it's to be in from the start, open for writing.
     /// - Returns: the process id.
     /// - Throws: `SystemError` with the errno of what failed up to and with exec; then no process is left.
-    package func spawn(descriptors: [Int32]) throws(SystemError) -> Int32 {
+    package func spawn(descriptors: [Int32], group: Int32 = -1) throws(SystemError) -> Int32 {
         let environment = environment.map { "\($0.key)=\($0.value)" }
+        let limits = (confinement?.limits ?? []).map { cs_limit(resource: $0.resource, value: $0.value) }
+        var request = unsafe cs_spawn_request()
+        unsafe request.descriptor_count = Int32(descriptors.count)
+        unsafe request.new_session = newSession ? 1 : 0
+        unsafe request.nice_increment = niceIncrement
+        unsafe request.limit_count = Int32(limits.count)
+        unsafe request.oom_score_adjustment = oomScoreAdjustment
+        unsafe request.ruleset = confinement?.ruleset ?? -1
+        unsafe request.group = group
         let result = unsafe withCStringArray(arguments) { arguments in
             unsafe withCStringArray(environment) { environment in
                 unsafe withOptionalCString(directory) { directory in
                     unsafe path.withCString { path in
                         unsafe descriptors.withUnsafeBufferPointer { descriptors in
-                            var request = unsafe cs_spawn_request(
-                                path: path, argv: arguments, envp: environment, directory: directory,
-                                descriptors: descriptors.baseAddress, descriptor_count: Int32(descriptors.count),
-                                new_session: newSession ? 1 : 0, nice_increment: niceIncrement)
-                            return unsafe cs_spawn(&request)
+                            unsafe limits.withUnsafeBufferPointer { limits in
+                                unsafe request.path = path
+                                unsafe request.argv = arguments
+                                unsafe request.envp = environment
+                                unsafe request.directory = directory
+                                unsafe request.descriptors = descriptors.baseAddress
+                                unsafe request.limits = limits.baseAddress
+                                return unsafe cs_spawn(&request)
+                            }
                         }
                     }
                 }

@@ -34,11 +34,11 @@ package final class Reaper: @unchecked Sendable {
     }
 
     /// Starts a program and calls `onExit` when it has ended and was waited for. Nothing else may wait for children.
-    package func spawn(_ command: Command, descriptors: [Int32], onExit: @escaping (ChildExit) -> Void)
-        throws(SystemError) -> Int32
-    {
+    package func spawn(
+        _ command: Command, descriptors: [Int32], group: Int32 = -1, onExit: @escaping (ChildExit) -> Void
+    ) throws(SystemError) -> Int32 {
         loop.requireLoopThread()
-        let pid = try command.spawn(descriptors: descriptors)
+        let pid = try command.spawn(descriptors: descriptors, group: group)
         children[pid] = onExit
         return pid
     }

@@ -25,6 +25,7 @@ package struct NodeSettings: Sendable, Equatable {
     package var secrets: [String] = []
     package var worktreeRetention = Duration.seconds(24 * 3600)
     package var recordRetention = Duration.seconds(30 * 24 * 3600)
+    package var sandbox = SandboxSettings()
 
     package init() {}
 
@@ -41,6 +42,7 @@ package struct NodeSettings: Sendable, Equatable {
         rules.restart = restart
         rules.maxContinuations = maxContinuations
         rules.canResume = agent.canResume
+        rules.quotas = Quotas(sandbox)
         return rules
     }
 }

@@ -88,6 +88,7 @@ package struct NodeStatus: Sendable {
     package var disk: DiskReading?
     /// Ended tasks whose worktrees are kept beyond their time, because they hold work that was never pushed.
     package var keptWorktrees: [String]
+    package var sandbox: SandboxReport
 }
 
 /// Where the lines of a log come from.
@@ -102,7 +103,13 @@ extension Supervisor {
         return NodeStatus(
             uptime: .seconds(services.ambient.now().timeIntervalSince(startedAt)), active: active,
             max: settings.maxConcurrent, queued: queue.count, memory: .now(), isDraining: isDraining,
-            degraded: await storageFailures(), disk: disk, keptWorktrees: keptWorktrees)
+            degraded: (sandbox.refusal.map { [$0] } ?? []) + (await storageFailures()), disk: disk,
+            keptWorktrees: keptWorktrees, sandbox: sandbox)
+    }
+
+    var sandbox: SandboxReport {
+        SandboxReport(
+            settings.sandbox, landlockVersion: Ruleset.version, controlGroups: services.controlGroups.status)
     }
 
     private func storageFailures() async -> [String] {

@@ -172,7 +172,7 @@ package actor Supervisor {
     }
 
     private func admitWaiting() async {
-        while !isDraining, let id = queue.first, obstacle() == nil, let worker = workers[id] {
+        while !isDraining, sandbox.refusal == nil, let id = queue.first, obstacle() == nil, let worker = workers[id] {
             queue.removeFirst()
             await worker.admit()
         }
@@ -193,6 +193,7 @@ package actor Supervisor {
     private func take(_ request: DispatchRequest) async throws(DispatchRefusal) -> DispatchReceipt {
         let id = request.id ?? Supervisor.randomID()
         guard !isDraining else { throw .draining }
+        if let refusal = sandbox.refusal { throw .unavailable(refusal) }
         guard settings.allows(repo: request.repo) else { throw .repoNotAllowed(request.repo) }
         guard workers[id] == nil else { throw .alreadyActive(id: id) }
         let obstacle = obstacle()

@@ -52,12 +52,19 @@ extension Files {
         return names.isEmpty
     }
 
+    /// The longest path that is walked by name; below it a folder is held open instead, so that nothing is too deep.
+    private static let longPath = 3000
+
     /// The bytes on disk of a folder and all below it, as du(1) counts them; hard links count each time.
     @available(*, noasync)
     package static func diskUse(_ path: String) -> Int {
         var total = 0
         var folders = [path]
         while let folder = folders.popLast() {
+            if folder.utf8.count > longPath, let held = try? openFolder(AT_FDCWD, folder) {
+                total += diskUse("/proc/self/fd/\(held.number)")
+                continue
+            }
             for name in (try? names(in: folder)) ?? [] {
                 var info = stat()
                 guard unsafe lstat(folder + "/" + name, &info) == 0 else { continue }

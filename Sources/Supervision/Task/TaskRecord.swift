@@ -49,7 +49,7 @@ package struct Attempt: Sendable, Equatable, Codable {
     package var reason: String?
     package var userSeconds: Double?
     package var systemSeconds: Double?
-    /// The largest process of the worker's tree.
+    /// Of the worker's whole tree, as it was seen each second, or of its largest process.
     package var peakMemoryMB: Int?
 
     package init(number: Int, startedAt: Date) {

@@ -41,4 +41,6 @@ package enum TaskOutcome: String, Sendable, Codable {
     case noEffect = "no_effect"
     /// The agent stopped without saying that it's done and without anything to show for it.
     case premature
+    /// It took more disk, memory or processes than it may.
+    case overQuota = "over_quota"
 }

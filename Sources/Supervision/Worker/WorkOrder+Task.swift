@@ -53,6 +53,35 @@ extension WorkOrder {
         environment.merge(settings.agentEnvironment) { $1 }
         gitOptions = WorkOrder.credentialOptions(baseURL: settings.gitBaseURL)
         gitConfiguration = WorkOrder.gitConfiguration(baseURL: settings.gitBaseURL)
+        sandbox = sandboxing(surroundings)
+    }
+
+    private func sandboxing(_ surroundings: WorkerSurroundings) -> Sandboxing {
+        let settings = surroundings.settings.sandbox
+        var sandbox = Sandboxing()
+        sandbox.isOn = settings.mode != .off
+        sandbox.dataFolder = surroundings.paths.data
+        if remoteURL.hasPrefix("file://") { sandbox.localRemote = String(remoteURL.dropFirst("file://".count)) }
+        // Where programs are, and the agent's own files; of the command as it's configured, never of what a task fills in.
+        var searched = (environment["PATH"] ?? "").split(separator: ":").map(String.init)
+        searched += searched.filter { $0.hasSuffix("/bin") }.flatMap { bin in
+            ["lib", "libexec"].map { bin.dropLast("bin".count) + $0 }
+        }
+        let agent = surroundings.settings.agent.launches.flatMap(\.arguments)
+        let program = agent.first.flatMap { Files.findProgram($0, path: environment["PATH"] ?? "") }
+        sandbox.readablePaths =
+            (searched + agent + [program ?? ""]).filter { $0.hasPrefix("/") && !$0.contains("{") }
+            + settings.readablePaths
+        sandbox.writablePaths = settings.writablePaths
+        sandbox.bindPorts = settings.bindPorts
+        sandbox.connectPorts = settings.connectPorts
+        sandbox.maxProcesses = settings.maxProcesses
+        sandbox.maxOpenFiles = settings.maxOpenFiles
+        sandbox.maxFileBytes = (settings.maxFileMB > 0 ? settings.maxFileMB : settings.maxDiskMB) << 20
+        sandbox.maxAddressSpaceBytes = settings.maxAddressSpaceMB << 20
+        sandbox.maxDiskBytes = settings.maxDiskMB << 20
+        sandbox.niceIncrement = Int32(settings.niceIncrement)
+        return sandbox
     }
 
     private func placeValues(spec: TaskSpec, model: String, session: String?) -> AgentPreset.Values {

@@ -19,6 +19,7 @@ extension WorkerActor {
         log.observer = { [weak self] lines in self?.assumeIsolated { $0.observe(lines) } }
         let process = try WorkerProcess(
             order: WorkOrder(for: machine.record, mode: mode, in: surroundings), executable: services.executable,
+            group: services.controlGroups.makeGroup(for: id, surroundings.settings.sandbox),
             on: services.loop, reaper: services.reaper, handlers: handlers)
         self.process = process
         let now = services.ambient.now()
@@ -49,6 +50,7 @@ extension WorkerActor {
         case .checkedOut(let branch, let base):
             log.note("worker: on branch \(branch)\(base.isEmpty ? "" : " at \(base.prefix(12))")")
         case .failed(_, let message, _): log.note("WORKER_DISPATCH_ERROR \(message)")
+        case .use(let use): self.use = use
         case .note, .agentStarted, .agentExited, .work, .stopped: break
         }
         apply(.report(report))
@@ -66,6 +68,7 @@ extension WorkerActor {
         guard run == generation else { return }
         for purpose in [TimerPurpose.idle, .runtime, .heartbeat, .pieces] { disarm(purpose) }
         process = nil
+        use = ResourceUse()
         log.endPieces(endsLine: true)
         log.observer = nil
         apply(.exited(exit, evidence, jitter: services.ambient.random()))

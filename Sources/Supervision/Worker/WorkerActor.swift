@@ -24,19 +24,21 @@ package struct WorkerServices: Sendable {
     package let logLane: BlockingLane
     /// For long work on files, which nothing else should wait behind.
     package let files: BlockingLane
+    package let controlGroups: ControlGroups
     package let ambient: Ambient
     /// The path of this program, for `worker-init`.
     package let executable: String
 
     package init(
-        loop: EventLoop, reaper: Reaper, store: TaskStore, logLane: BlockingLane, files: BlockingLane, ambient: Ambient,
-        executable: String
+        loop: EventLoop, reaper: Reaper, store: TaskStore, logLane: BlockingLane, files: BlockingLane,
+        controlGroups: ControlGroups, ambient: Ambient, executable: String
     ) {
         self.loop = loop
         self.reaper = reaper
         self.store = store
         self.logLane = logLane
         self.files = files
+        self.controlGroups = controlGroups
         self.ambient = ambient
         self.executable = executable
     }
@@ -57,6 +59,8 @@ package actor WorkerActor {
     var generation = 0
     var timers: [TimerPurpose: EventLoop.TimerToken] = [:]
     var lastOutputAt: Date
+    /// What its processes take now.
+    package internal(set) var use = ResourceUse()
     /// Told, on the loop, of every change of the record.
     private let onChange: @Sendable (TaskRecord) -> Void
     private let onStorageFailure: @Sendable (SystemError) -> Void
@@ -129,7 +133,7 @@ package actor WorkerActor {
     package func stop(_ cause: WorkerState.StopCause) { apply(.stop(cause)) }
 
     /// Cuts the grace period of a stop short.
-    package func hurry() { if machine.record.state == .stopping { process?.end(grace: .zero) } }
+    package func hurry() { if machine.record.state == .stopping { process?.kill() } }
 
     /// Stops trying to store what can't be stored.
     package func giveUpStoring() {
@@ -208,6 +212,7 @@ package actor WorkerActor {
                 apply(.launchFailed(error.description))
             }
         case .endProcess: process?.end(grace: surroundings.settings.cancelGrace)
+        case .killProcess: process?.kill()
         case .backOff(let delay): backOff(delay)
         case .note(let text): log.note(text)
         case .end: finish()

@@ -37,12 +37,18 @@ final class WorkerProcess {
     /// Held open for as long as the worker may live: its end of file tells the worker that the server is gone.
     private var liveness: Descriptor?
     private var killTimer: EventLoop.TimerToken?
+    private let group: ControlGroup?
+
+    /// All of a worker is killed before the node, when memory runs out.
+    private static let oomScoreAdjustment: Int32 = 500
 
     /// Starts `worker-init` with its order.
     /// - Throws: what kept it from starting; then nothing is left of it.
-    init(order: WorkOrder, executable: String, on loop: EventLoop, reaper: Reaper, handlers: Handlers)
-        throws(SystemError)
-    {
+    init(
+        order: WorkOrder, executable: String, group: ControlGroup?, on loop: EventLoop, reaper: Reaper,
+        handlers: Handlers
+    ) throws(SystemError) {
+        self.group = group
         self.loop = loop
         self.reaper = reaper
         self.handlers = handlers
@@ -55,7 +61,8 @@ final class WorkerProcess {
             orderFile.number, output.writing.number, errors.writing.number, report.writing.number, alive.reading.number,
         ]
         let command = Command(
-            path: executable, arguments: ["aidevops-worker", WorkerInit.argument], environment: [:], directory: "/")
+            path: executable, arguments: ["aidevops-worker", WorkerInit.argument], environment: [:], directory: "/",
+            oomScoreAdjustment: WorkerProcess.oomScoreAdjustment)
         liveness = .some(alive.writing)
         inputs = [
             Input(output.reading) { [unowned self] in self.handlers.output($0, .output) },
@@ -69,9 +76,11 @@ final class WorkerProcess {
                     drain(input)
                 }
             }
-            pid = try reaper.spawn(command, descriptors: writingEnds) { [self] in ended($0) }
+            let entry = try group?.entry() ?? Descriptor(owning: -1)
+            pid = try reaper.spawn(command, descriptors: writingEnds, group: entry.number) { [self] in ended($0) }
         } catch {
             stopReading()
+            group?.remove()
             throw error
         }
     }
@@ -107,6 +116,7 @@ final class WorkerProcess {
         if let killTimer { loop.cancel(killTimer) }
         // An init that was killed left its tree to us.
         if exit.status != .exited(0) { reaper.endOrphans() }
+        group?.remove()
         for input in inputs where input.registration != nil {
             var left = WorkerProcess.lastDrainBytes
             while left > 0, case .bytes(let bytes) = loop.read(input.pipe) {
@@ -121,21 +131,29 @@ final class WorkerProcess {
     }
 
     /// Begins the cancel policy: TERM to the init, which ends its tree within `grace`; an init that doesn't is killed from
-    /// outside with all its tree. A second call hurries it.
+    /// outside with all its tree.
     func end(grace: Duration) {
-        signalInit()
+        signalInit(SIGTERM)
         guard killTimer == nil else { return }
         killTimer = loop.schedule(after: grace + WorkerProcess.patience) { [weak self] in self?.killTree() }
     }
 
-    private func signalInit() {
+    /// Has the init kill its tree now, also in the grace period of an earlier `end`.
+    func kill() {
+        signalInit(SIGINT)
+        if let killTimer { loop.cancel(killTimer) }
+        killTimer = loop.schedule(after: WorkerProcess.patience) { [weak self] in self?.killTree() }
+    }
+
+    private func signalInit(_ signal: Int32) {
         guard reaper.isChild(pid) else { return }
-        _ = cs_kill(pid, SIGTERM)
+        _ = cs_kill(pid, signal)
         _ = cs_kill(pid, SIGCONT)  // a process that was stopped takes its TERM only when it goes on
     }
 
     private func killTree() {
         guard reaper.isChild(pid) else { return }
+        group?.kill()
         ProcessTree(root: pid).killOnce()
         _ = cs_kill(pid, SIGKILL)
     }

@@ -8,8 +8,10 @@ package struct WorkerState: Sendable {
         case cancelled
         /// The node stops; the task may go on when it starts again.
         case nodeStops
-        /// A limit was reached; with the sentence that says which.
+        /// A limit of time was reached; with the sentence that says which.
         case limit(String)
+        /// The worker takes more than it may; with the sentence that says what.
+        case quota(String)
     }
 
     /// How the next attempt begins.
@@ -36,6 +38,8 @@ package struct WorkerState: Sendable {
         case launch(LaunchMode)
         /// Begin the cancel policy: TERM now, KILL after the grace period.
         case endProcess
+        /// KILL now: what takes too much gets no time to take more.
+        case killProcess
         /// Send `backoffOver` after this time.
         case backOff(Duration)
         case note(String)
@@ -49,6 +53,8 @@ package struct WorkerState: Sendable {
         var failure: (phase: WorkerReport.Phase, message: String, isTransient: Bool)?
         var agentExit: ChildExit.Status?
         var stopCause: StopCause?
+        /// The most memory that all its processes had together.
+        var peakMemoryKB = 0
     }
 
     package struct Rules: Sendable, Equatable {
@@ -57,6 +63,7 @@ package struct WorkerState: Sendable {
         package var maxContinuations = 2
         /// Whether the agent can go on in a session.
         package var canResume = false
+        package var quotas = Quotas()
 
         package init() {}
     }
@@ -91,6 +98,7 @@ package struct WorkerState: Sendable {
             record.attempts[record.attempts.count - 1].processStart = start
             // A stop that came while it was being started is obeyed now.
             return run?.stopCause == nil ? [] : [.endProcess]
+        case (.report(.use(let use)), _): return take(use, now)
         case (.launchFailed(let message), _):
             return fail("the worker could not be started: \(message)", .interruption, now, jitter: 0.5)
         case (.report(let report), _): return take(report)
@@ -123,9 +131,15 @@ package struct WorkerState: Sendable {
         case .failed(let phase, let message, let isTransient): run?.failure = (phase, message, isTransient)
         case .agentExited(let status): run?.agentExit = status
         case .work(let work): record.work = work
-        case .stopped: break
+        case .stopped, .use: break
         }
         return []
+    }
+
+    private mutating func take(_ use: ResourceUse, _ now: Date) -> [Action] {
+        if let peak = run?.peakMemoryKB { run?.peakMemoryKB = max(peak, use.memoryKB) }
+        guard let sentence = rules.quotas.exceeded(by: use) else { return [] }
+        return stop(.quota(sentence), now)
     }
 
     private mutating func stop(_ cause: StopCause, _ now: Date) -> [Action] {
@@ -136,17 +150,19 @@ package struct WorkerState: Sendable {
             case .nodeStops:
                 if record.state == .restarting { record.state = .interrupted }
                 return [.end]
-            case .limit: return []
+            case .limit, .quota: return []
             }
         case .preparing, .running:
             record.state = .stopping
             switch cause {
             case .cancelled: record.reason = "being cancelled"
             case .nodeStops: record.reason = "the node is stopping"
-            case .limit(let sentence): record.reason = sentence
+            case .limit(let sentence), .quota(let sentence): record.reason = sentence
             }
             run?.stopCause = cause
-            return hasProcess ? [.endProcess] : []
+            guard hasProcess else { return [] }
+            if case .quota(let sentence) = cause { return [.note("worker: \(sentence); ending it"), .killProcess] }
+            return [.endProcess]
         case .stopping:
             // A cancel rules over what else it was being stopped for: it must not start again.
             if cause == .cancelled { run?.stopCause = .cancelled }
@@ -169,7 +185,10 @@ extension WorkerState {
         case .cancelled: return end(.cancelled, "cancelled", now)
         case .nodeStops where run.agentExit == nil: return interrupt(now)
         case .limit(let sentence) where run.agentExit == nil: return end(.timedOut, sentence, now)
-        case nil, .nodeStops, .limit: break
+        case .quota(let sentence) where run.agentExit == nil:
+            record.outcome = .overQuota
+            return end(.failed, sentence, now)
+        case nil, .nodeStops, .limit, .quota: break
         }
         if let failure = run.failure {
             let reason = "\(failure.phase.rawValue): \(failure.message)"
@@ -199,7 +218,8 @@ extension WorkerState {
         record.attempts[last].endedAt = now
         record.attempts[last].userSeconds = exit.userTime.seconds
         record.attempts[last].systemSeconds = exit.systemTime.seconds
-        record.attempts[last].peakMemoryMB = Int(exit.peakMemoryKB / 1024)
+        // The kernel tells the largest process', the init what it saw of all together.
+        record.attempts[last].peakMemoryMB = max(Int(exit.peakMemoryKB), run?.peakMemoryKB ?? 0) / 1024
         switch agentExit ?? exit.status {
         case .exited(let code): if agentExit != nil { record.attempts[last].exitCode = code }
         case .signalled(let signal): record.attempts[last].signal = signal
@@ -228,7 +248,7 @@ extension WorkerState {
         case .pullRequest: return end(.succeeded, "a pull request was opened or merged", now)
         case .pushed: return end(.succeeded, "commits were pushed", now)
         case .blocked: return end(.failed, "the agent says that it is blocked", now)
-        case .unpushed, .noEffect, .premature: break
+        case .unpushed, .noEffect, .premature, .overQuota: break
         }
         if rules.canResume, record.sessionID != nil, record.continuations < rules.maxContinuations,
             run?.stopCause == nil
@@ -262,7 +282,7 @@ extension WorkerState {
         let policy = record.spec.restart ?? rules.restart
         switch run?.stopCause {
         case .cancelled: return end(.cancelled, "cancelled", now)
-        case .nodeStops, .limit: return end(.failed, reason, now)
+        case .nodeStops, .limit, .quota: return end(.failed, reason, now)
         case nil: break
         }
         switch policy.decide(after: cause, restarts: record.restarts, now: now, jitter: jitter) {

@@ -15,6 +15,8 @@ struct InitCommand {
     var environment: [String: String]
     var directory: String?
     var timeout: Duration
+    /// On top of the init's own.
+    var confinement: Confinement?
 
     struct Result {
         var status: ChildExit.Status
@@ -36,7 +38,9 @@ struct InitCommand {
             errors = try OutputTail(keeping: InitCommand.keptBytes)
             let null = Descriptor(
                 owning: try checkErrno("open /dev/null") { unsafe open("/dev/null", O_RDONLY | O_CLOEXEC) })
-            let command = Command(path: path, arguments: arguments, environment: environment, directory: directory)
+            let command = Command(
+                path: path, arguments: arguments, environment: environment, directory: directory,
+                confinement: confinement)
             pid = try command.spawn(descriptors: [null.number, output.writingEnd, errors.writingEnd])
         } catch { throw .step(error.description) }
         output.closeWritingEnd()

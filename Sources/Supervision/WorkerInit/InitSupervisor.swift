@@ -7,6 +7,8 @@ final class InitSupervisor {
     /// Why the work ends before it is done.
     enum Stop: Error, Equatable {
         case cancelled
+        /// Told to end without any grace.
+        case killed
         case serverGone
         case timedOut
     }
@@ -19,6 +21,8 @@ final class InitSupervisor {
     private let signals: Descriptor
     private let liveness: Descriptor
     private let tree = ProcessTree(root: getpid())
+    /// Looks at the worker's use while there's waiting to do.
+    var watch: ResourceWatch?
     /// Told once: from then on there is nobody to hear a stop from, and nothing more to hurry for.
     private var serverIsGone = false
 
@@ -55,11 +59,12 @@ final class InitSupervisor {
     }
 
     private func pause(until deadline: Int64?, outputs: [Int32], drain: (Int) -> Void) throws(Stop) {
+        if let due = watch?.due, due <= cs_monotonic_ns() { watch?.look() }
         var timeout: Int32 = -1
-        if let deadline {
-            let left = deadline - cs_monotonic_ns()
-            if left <= 0 { throw .timedOut }
-            timeout = Int32(min(left / 1_000_000 + 1, 60_000))
+        let now = cs_monotonic_ns()
+        if let deadline, deadline <= now { throw .timedOut }
+        if let next = [deadline, watch?.due].compactMap({ $0 }).min() {
+            timeout = Int32(min(max(0, next - now) / 1_000_000 + 1, 60_000))
         }
         // poll(2) passes over a negative descriptor.
         let watched = [signals.number, serverIsGone ? -1 : liveness.number] + outputs
@@ -72,11 +77,12 @@ final class InitSupervisor {
         }
         while ready[0] != 0, case let signal = cs_read_signal(signals.number), signal > 0 {
             if signal == SIGTERM { throw .cancelled }
+            if signal == SIGINT { throw .killed }
         }
     }
 
     /// Ends every process below: `first` to `leader`, TERM to all, and once `grace` is over KILL until nothing is left.
-    /// A second TERM, or the server's end meanwhile, cuts the grace short.
+    /// INT, or the server's end meanwhile, cuts the grace short.
     func endTree(grace: Duration, leader: Int32? = nil, first: Int32 = 0) {
         let deadline = cs_monotonic_ns() + grace.nanoseconds
         var told: Set<Int32> = []
@@ -100,7 +106,9 @@ final class InitSupervisor {
     /// Waits until no child is left or the time is up; false when it's told to hurry.
     private func waitForTree(until deadline: Int64) -> Bool {
         while hasChildren() {
-            do { try pause(until: deadline, outputs: []) { _ in } } catch { return error == .timedOut }
+            do { try pause(until: deadline, outputs: []) { _ in } } catch {
+                return error == .timedOut || error == .cancelled
+            }
         }
         return true
     }

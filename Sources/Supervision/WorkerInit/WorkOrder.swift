@@ -15,6 +15,26 @@ package struct WorkOrder: Sendable, Equatable {
         }
     }
 
+    /// What the worker's processes are held to.
+    package struct Sandboxing: Sendable, Equatable {
+        package var isOn = false
+        /// The node's data folder, of which agents see nothing but their task's own.
+        package var dataFolder = ""
+        /// The remote repository, where it's a folder of this machine.
+        package var localRemote = ""
+        package var readablePaths: [String] = []
+        package var writablePaths: [String] = []
+        package var bindPorts: [Int]?
+        package var connectPorts: [Int]?
+        /// 0 each: no limit.
+        package var maxProcesses = 0
+        package var maxOpenFiles = 0
+        package var maxFileBytes = 0
+        package var maxAddressSpaceBytes = 0
+        package var maxDiskBytes = 0
+        package var niceIncrement: Int32 = 0
+    }
+
     package var taskID = ""
     /// The remote that the work comes from and goes to.
     package var remoteURL = ""
@@ -44,6 +64,7 @@ package struct WorkOrder: Sendable, Equatable {
     package var firstCancelSignal: Int32 = 0
     package var gracePeriod = Duration.seconds(10)
     package var gitTimeout = Duration.seconds(600)
+    package var sandbox = Sandboxing()
 
     package init() {}
 
@@ -84,6 +105,7 @@ extension WorkOrder {
         add("first_cancel_signal", String(firstCancelSignal))
         add("grace_ns", String(gracePeriod.nanoseconds))
         add("git_timeout_ns", String(gitTimeout.nanoseconds))
+        for (key, value) in sandbox.entries { add("sandbox_" + key, value) }
         return bytes
     }
 
@@ -127,6 +149,44 @@ extension WorkOrder {
         case "first_cancel_signal": firstCancelSignal = Int32(value) ?? 0
         case "grace_ns": gracePeriod = .nanoseconds(Int64(value) ?? 0)
         case "git_timeout_ns": gitTimeout = .nanoseconds(Int64(value) ?? 0)
+        default: return key.hasPrefix("sandbox_") && sandbox.take(String(key.dropFirst("sandbox_".count)), value)
+        }
+        return true
+    }
+}
+
+extension WorkOrder.Sandboxing {
+    fileprivate var entries: [(key: String, value: String)] {
+        var entries = [
+            ("on", isOn ? "1" : "0"), ("data", dataFolder), ("remote", localRemote),
+            ("processes", String(maxProcesses)),
+            ("open_files", String(maxOpenFiles)), ("file_bytes", String(maxFileBytes)),
+            ("address_space", String(maxAddressSpaceBytes)), ("disk_bytes", String(maxDiskBytes)),
+            ("nice", String(niceIncrement)),
+        ]
+        entries += readablePaths.map { ("readable", $0) } + writablePaths.map { ("writable", $0) }
+        for (key, ports) in [("bind", bindPorts), ("connect", connectPorts)] {
+            if let ports { entries.append((key, ports.map(String.init).joined(separator: ","))) }
+        }
+        return entries
+    }
+
+    fileprivate mutating func take(_ key: String, _ value: String) -> Bool {
+        var ports: [Int] { value.split(separator: ",").compactMap { Int($0) } }
+        switch key {
+        case "on": isOn = value == "1"
+        case "data": dataFolder = value
+        case "remote": localRemote = value
+        case "processes": maxProcesses = Int(value) ?? 0
+        case "open_files": maxOpenFiles = Int(value) ?? 0
+        case "file_bytes": maxFileBytes = Int(value) ?? 0
+        case "address_space": maxAddressSpaceBytes = Int(value) ?? 0
+        case "disk_bytes": maxDiskBytes = Int(value) ?? 0
+        case "nice": niceIncrement = Int32(value) ?? 0
+        case "readable": readablePaths.append(value)
+        case "writable": writablePaths.append(value)
+        case "bind": bindPorts = ports
+        case "connect": connectPorts = ports
         default: return false
         }
         return true

@@ -14,6 +14,7 @@ package final class WorkerInit {
     private let order: WorkOrder
     private let supervisor: InitSupervisor
     private let report: Descriptor
+    private let sandbox: Sandbox
     /// The commit that the agent's work is counted from; empty when it isn't known.
     private var base = ""
     private var branch = ""
@@ -48,6 +49,7 @@ package final class WorkerInit {
         self.order = order
         self.supervisor = supervisor
         self.report = report
+        sandbox = Sandbox(order)
     }
 
     private func run() {
@@ -55,8 +57,14 @@ package final class WorkerInit {
         var agent: Int32?
         do throws(InitFailure) {
             try makeFolders()
-            let git = try findGit()
-            let preparation = WorkspacePreparation(order: order, git: git) { [self] message in
+            do throws(SystemError) { try sandbox.enter() } catch { throw .step("the sandbox: \(error)") }
+            supervisor.watch = ResourceWatch(folder: order.taskFolder, diskLimit: order.sandbox.maxDiskBytes) {
+                [self] use in tell(.use(use))
+            }
+            let preparation = WorkspacePreparation(
+                order: order, git: try findGit(),
+                confinement: { [sandbox] () throws(SystemError) in try sandbox.agentConfinement() }
+            ) { [self] message in
                 switch message {
                 case .phase(let next): phase = next
                 case .checkedOut(let branch, let base):
@@ -79,7 +87,12 @@ package final class WorkerInit {
         } catch {
             switch error {
             case .stop(let reason):
-                let grace = reason == .serverGone ? InitSupervisor.shortGrace : order.gracePeriod
+                let grace =
+                    switch reason {
+                    case .serverGone: InitSupervisor.shortGrace
+                    case .killed: Duration.zero
+                    case .cancelled, .timedOut: order.gracePeriod
+                    }
                 supervisor.endTree(grace: grace, leader: agent, first: order.firstCancelSignal)
                 tell(.stopped)
             case .step(let message, let isTransient):
@@ -130,9 +143,10 @@ extension WorkerInit {
         var environment = order.environment
         environment["PWD"] = order.worktree  // some agents trust it over the working folder
         environment["WORKER_WORKTREE_BRANCH"] = branch
-        let command = Command(
-            path: path, arguments: arguments, environment: environment, directory: order.worktree)
         do throws(SystemError) {
+            let command = Command(
+                path: path, arguments: arguments, environment: environment, directory: order.worktree,
+                niceIncrement: order.sandbox.niceIncrement, confinement: try sandbox.agentConfinement())
             if order.promptChannel == .file { try Files.replace(order.promptFile, with: Array(order.prompt.utf8)) }
             let input = try standardInput()
             return try command.spawn(
@@ -149,9 +163,11 @@ extension WorkerInit {
 
     private func chooseLaunch() throws(InitFailure) -> [String] {
         guard order.launches.contains(where: { $0.major != nil }) else { return order.launches[0].arguments }
+        let confinement: Confinement?
+        do throws(SystemError) { confinement = try sandbox.agentConfinement() } catch { throw .step(error.description) }
         let probe = InitCommand(
             path: try findAgent(order.versionProbe[0]), arguments: order.versionProbe, environment: order.environment,
-            directory: order.worktree, timeout: .seconds(60))
+            directory: order.worktree, timeout: .seconds(60), confinement: confinement)
         let result: InitCommand.Result
         do throws(InitFailure) {
             result = try probe.run(under: supervisor)

@@ -20,11 +20,28 @@ package enum WorkerReport: Sendable, Equatable {
     case agentExited(ChildExit.Status)
     /// What the worktree holds at the end.
     case work(WorkSummary)
+    /// What all of the worker's processes use now; told when it has changed.
+    case use(ResourceUse)
     /// The worker was told to stop, and its tree is gone.
     case stopped
 
     /// The longest line that is taken; the rest of a longer message is left out.
     package static let maxLineBytes = 8 * 1024
+}
+
+/// What a worker's processes and its folder take.
+package struct ResourceUse: Sendable, Equatable {
+    package var processes = 0
+    /// Memory that they don't share.
+    package var memoryKB = 0
+    /// Of the task's folder, when it was last measured.
+    package var diskKB = 0
+
+    package init(processes: Int = 0, memoryKB: Int = 0, diskKB: Int = 0) {
+        self.processes = processes
+        self.memoryKB = memoryKB
+        self.diskKB = diskKB
+    }
 }
 
 /// What an agent left in its worktree.
@@ -70,6 +87,7 @@ extension WorkerReport {
                     "work", String(work.commits), String(work.unpushedCommits),
                     work.hasUncommittedChanges ? "dirty" : "clean", work.branch,
                 ]
+            case .use(let use): ["use", String(use.processes), String(use.memoryKB), String(use.diskKB)]
             case .stopped: ["stopped"]
             }
         let line = words.map { $0.split { $0 == "\t" || $0.isNewline }.joined(separator: " ") }.joined(separator: "\t")
@@ -96,6 +114,10 @@ extension WorkerReport {
                 WorkSummary(
                     commits: Int(words[1]) ?? 0, unpushedCommits: Int(words[2]) ?? 0,
                     hasUncommittedChanges: words[3] == "dirty", branch: words[4]))
+        case ("use", 4):
+            self = .use(
+                ResourceUse(
+                    processes: Int(words[1]) ?? 0, memoryKB: Int(words[2]) ?? 0, diskKB: Int(words[3]) ?? 0))
         case ("stopped", 1): self = .stopped
         default: return nil
         }

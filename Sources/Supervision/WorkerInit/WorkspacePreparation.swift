@@ -9,10 +9,14 @@ import Glibc
 struct WorkspacePreparation {
     let order: WorkOrder
     let git: String
+    /// Put on every git in a worktree that an agent had its hands on: its settings and attributes can name programs.
+    let confinement: () throws(SystemError) -> Confinement?
     let tell: (WorkerReport) -> Void
 
     /// How often a held cache lock is tried again.
     private static let lockRetry = Duration.milliseconds(50)
+    /// What an agent left may make git slow, or never end.
+    private static let readTimeout = Duration.seconds(60)
 
     /// Brings the cache up to date and makes the worktree, on the branch that was asked for.
     func run(under supervisor: InitSupervisor) throws(InitFailure) {
@@ -37,8 +41,8 @@ struct WorkspacePreparation {
     }
 
     private func tellHead(_ supervisor: InitSupervisor) throws(InitFailure) {
-        let head = try call(["-C", order.worktree, "rev-parse", "--verify", "--quiet", "HEAD"], supervisor)
-        let branch = try call(["-C", order.worktree, "symbolic-ref", "--short", "--quiet", "HEAD"], supervisor)
+        let head = try callInWorktree(["rev-parse", "--verify", "--quiet", "HEAD"], supervisor)
+        let branch = try callInWorktree(["symbolic-ref", "--short", "--quiet", "HEAD"], supervisor)
         tell(.checkedOut(branch: branch.output.trimmed, base: head.output.trimmed))
     }
 
@@ -156,16 +160,13 @@ struct WorkspacePreparation {
     /// What the worktree holds now, against `base`; nil where git can't say.
     func summary(since base: String, under supervisor: InitSupervisor) -> WorkSummary? {
         func count(_ range: [String]) -> Int? {
-            guard let result = try? call(["-C", order.worktree, "rev-list", "--count"] + range, supervisor) else {
-                return nil
-            }
+            guard let result = try? callInWorktree(["rev-list", "--count"] + range, supervisor) else { return nil }
             return result.succeeded ? Int(result.output.trimmed) : nil
         }
-        guard let status = try? call(["-C", order.worktree, "status", "--porcelain"], supervisor), status.succeeded
-        else {
+        guard let status = try? callInWorktree(["status", "--porcelain"], supervisor), status.succeeded else {
             return nil
         }
-        let branch = try? call(["-C", order.worktree, "symbolic-ref", "--short", "--quiet", "HEAD"], supervisor)
+        let branch = try? callInWorktree(["symbolic-ref", "--short", "--quiet", "HEAD"], supervisor)
         let since = base.isEmpty ? [] : ["^" + base]
         return WorkSummary(
             commits: count(["--branches", "HEAD"] + since) ?? count(["--branches"] + since) ?? 0,
@@ -202,20 +203,31 @@ extension WorkspacePreparation {
             isTransient: GitMessage.isTransient(result.errors))
     }
 
-    private func call(_ arguments: [String], _ supervisor: InitSupervisor) throws(InitFailure)
+    /// Reads a worktree, under the agent's own confinement.
+    private func callInWorktree(_ arguments: [String], _ supervisor: InitSupervisor) throws(InitFailure)
         -> InitCommand.Result
     {
+        let confinement: Confinement?
+        do throws(SystemError) { confinement = try self.confinement() } catch { throw .step(error.description) }
+        return try call(
+            ["-C", order.worktree] + arguments, supervisor, timeout: WorkspacePreparation.readTimeout,
+            confinement: confinement)
+    }
+
+    private func call(
+        _ arguments: [String], _ supervisor: InitSupervisor, timeout: Duration? = nil, confinement: Confinement? = nil
+    ) throws(InitFailure) -> InitCommand.Result {
         var environment = order.environment
         environment["GIT_CONFIG_GLOBAL"] = "/dev/null"
         environment["GIT_TERMINAL_PROMPT"] = "0"
         let command = InitCommand(
             path: git, arguments: ["git"] + options.flatMap { ["-c", $0] } + arguments, environment: environment,
-            timeout: order.gitTimeout)
+            timeout: timeout ?? order.gitTimeout, confinement: confinement)
         let result: InitCommand.Result
         do throws(InitFailure) {
             result = try command.run(under: supervisor)
         } catch .stop(.timedOut) {
-            throw .step("git took longer than \(order.gitTimeout)", isTransient: true)
+            throw .step("git took longer than \(command.timeout)", isTransient: true)
         } catch { throw error }
         for line in result.errors.split(separator: "\n") { tell(.note("git: " + line)) }
         return result
