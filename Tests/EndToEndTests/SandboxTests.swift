@@ -391,3 +391,113 @@ struct SandboxTests {
         node.stop()
     }
 }
+
+/// Git over SSH, to a real sshd on loopback.
+@Suite(.timeLimit(.minutes(5)))
+struct SSHTests {
+    /// An sshd that knows one key, for as long as this lives.
+    private final class Server {
+        let port: UInt16
+        private let pid: Int32
+
+        init?(key: String, in folder: TemporaryFolder) throws {
+            guard let program = Files.findProgram("sshd", path: "/usr/sbin:/usr/local/sbin:/usr/bin") else { return nil }
+            var free: UInt16 = 0
+            close(cs_listen("127.0.0.1", 0, 1, &free))
+            port = free
+            try TestEnvironment.run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", folder.path + "/host"])
+            try folder.write("authorized", key + "\n")
+            try folder.write(
+                "sshd_config",
+                """
+                Port \(port)
+                ListenAddress 127.0.0.1
+                HostKey \(folder.path)/host
+                AuthorizedKeysFile \(folder.path)/authorized
+                StrictModes no
+                UsePAM no
+                PasswordAuthentication no
+                PermitRootLogin yes
+                PidFile none
+
+                """)
+            if geteuid() == 0 { try Files.makeFolders("/run/sshd") }
+            let null = open("/dev/null", O_RDWR | O_CLOEXEC)
+            defer { close(null) }
+            pid = try Command(
+                path: program, arguments: [program, "-D", "-f", folder.path + "/sshd_config"],
+                environment: TestEnvironment.variables
+            ).spawn(descriptors: [null, null, null])
+            let port = port
+            guard TestEnvironment.eventually(within: .seconds(20), { (try? TestConnection(port: port)) != nil }) else {
+                return nil
+            }
+        }
+
+        deinit {
+            _ = cs_kill(pid, SIGTERM)
+            var status: Int32 = 0
+            while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
+        }
+    }
+
+    @Test(arguments: ["copy", "agent"])
+    func aWorkerPushesWithTheNodesKey(mode: String) throws {
+        let node = try TestNode(agent: "")
+        try node.makeRepository("o/r")
+        // The first start makes the key and pins GitHub's host.
+        try node.start()
+        node.stop()
+        guard let key = try? node.folder.read("data/.ssh/id_ed25519.pub") else {
+            return print("skipped: ssh-keygen isn't on this machine")
+        }
+        #expect(try node.folder.read("data/.ssh/known_hosts").hasPrefix("github.com ssh-ed25519 AAAAC3Nza"))
+        guard let server = try Server(key: key, in: node.folder) else {
+            return print("skipped: sshd isn't on this machine, or didn't start")
+        }
+        let host = try node.folder.read("host.pub").split(separator: " ").prefix(2).joined(separator: " ")
+        let pinned = try node.folder.read("data/.ssh/known_hosts")
+        try node.folder.write("data/.ssh/known_hosts", pinned + "[127.0.0.1]:\(server.port) \(host)\n")
+        try node.folder.write(
+            "agent.sh",
+            """
+            cat > /dev/null
+            ls "$HOME/.ssh"
+            cat \(node.data)/.ssh/id_ed25519 && echo ESCAPED
+            echo work > work; git add work; git commit -qm Work && git push -q origin HEAD && echo TASK_COMPLETE
+            """)
+        let user = try TestEnvironment.run("id", ["-un"])
+        try node.writeConfiguration(
+            """
+            {"dispatch": {"auth_token": "\(node.token)"}, "worker": {"restart": {"policy": "never"}},
+             "git": {"base_url": "ssh://\(user)@127.0.0.1:\(server.port)\(node.folder.path)/remote", "ssh_key": "\(mode)"},
+             "agent": {"preset": "custom", "command": ["/bin/sh", "\(node.folder.path)/agent.sh"]}}
+            """)
+        try node.start()
+        #expect(try node.dispatch("push").status == 202)
+        let log = try node.followToEnd("push")
+        #expect(try node.state("push") == "succeeded", "\(log)")
+        #expect(try TestEnvironment.run("git", ["log", "-1", "--format=%s"], in: node.repository("o/r")) == "Work")
+        #expect(log.contains("id_ed25519") == (mode == "copy"), "\(log)")
+        if cs_landlock_version() > 0 { #expect(!log.contains("ESCAPED")) }
+        #expect(node.processes() == [])
+    }
+
+    @Test func whatIsPlantedInThePlaceOfTheKeyIsReplaced() throws {
+        let node = try TestNode(agent: "")
+        try node.folder.write("victim", "untouched")
+        try Files.makeFolders(node.folder.path + "/elsewhere")
+        try TestEnvironment.run("ln", ["-s", node.folder.path + "/elsewhere", node.data + "/.ssh"])
+        try node.start()
+        #expect(!Files.isSymbolicLink(node.data + "/.ssh"))
+        #expect(try Files.names(in: node.folder.path + "/elsewhere") == [])
+        node.stop()
+        for name in ["known_hosts", "id_ed25519"] {
+            try Files.remove(node.data + "/.ssh/" + name)
+            try TestEnvironment.run("ln", ["-s", node.folder.path + "/victim", node.data + "/.ssh/" + name])
+        }
+        try node.start()
+        #expect(try node.folder.read("victim") == "untouched")
+        #expect(try node.folder.read("data/.ssh/known_hosts").hasPrefix("github.com "))
+    }
+}

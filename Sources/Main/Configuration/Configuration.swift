@@ -22,6 +22,7 @@ struct Configuration: Sendable, Equatable {
         readAgent(&reader)
         readSandbox(&reader)
         node.gitBaseURL = reader.string("git.base_url", node.gitBaseURL) { Configuration.problem(baseURL: $0) }
+        node.sshKey = reader.choice("git.ssh_key", node.sshKey)
         pulseEnabled = reader.bool("pulse.enabled", false)
         pulseIntervalSeconds = reader.integer("pulse.interval_seconds", 120, 10...86_400)
         pulseRepositories = reader.string("pulse.repos_json_path", "") { _ in nil }

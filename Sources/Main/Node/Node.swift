@@ -27,6 +27,10 @@ enum Node {
         if case .madeToken(let token) = origin {
             Terminal.out("AUTH TOKEN: \(token)\n(shown this once; it is kept in \(file.path))\n")
         }
+        let path = Environment.variables["PATH"] ?? Files.defaultSearchPath
+        if let publicKey = try SSHIdentity(folder: paths.ssh).prepare(path: path) {
+            Terminal.out("SSH PUBLIC KEY: \(publicKey)\n(kept in \(paths.ssh))\n")
+        }
         let loop = try EventLoop()
         let runner = try NodeRunner(
             options: options, paths: paths, file: file, configuration: configuration, loop: loop,

@@ -32,6 +32,7 @@ final class Sandbox {
         for (path, rights) in common { rules.allow(path, rights) }
         if let caches = Files.parent(of: order.cacheFolder) { rules.allow(caches, .readAndWrite) }
         rules.allow(order.taskFolder, .readAndWrite)
+        if order.usesSSH { rules.allow(order.sshFolder, .readAndExecute) }
         try rules.restrictSelf()
     }
 

@@ -18,6 +18,7 @@ package struct NodeSettings: Sendable, Equatable {
     package var agent = AgentPreset.all[0]
     package var agentEnvironment: [String: String] = [:]
     package var gitBaseURL = "https://github.com"
+    package var sshKey = WorkOrder.SSHKey.copy
     package var restart = RestartPolicy()
     package var maxContinuations = 2
     package var logFileLimit = 10 << 20
@@ -58,6 +59,7 @@ package struct NodePaths: Sendable {
     package var tasks: String { data + "/tasks" }
     package var logs: String { data + "/logs" }
     package var workspace: String { data + "/workspace" }
+    /// The node's key and the pinned host keys.
     package var ssh: String { data + "/.ssh" }
 
     package func log(of id: String) -> String { "\(logs)/\(id).log" }

@@ -49,11 +49,28 @@ extension WorkOrder {
         firstCancelSignal = settings.agent.firstCancelSignal
         gracePeriod = settings.cancelGrace
         environment = workerEnvironment(spec: spec, surroundings)
+        // What agents ask for that refuse to work unattended as root elsewhere.
+        if settings.sandbox.mode != .off, Ruleset.version > 0 { environment["IS_SANDBOX"] = "1" }
         environment.merge(settings.agent.filledEnvironment(values)) { $1 }
         environment.merge(settings.agentEnvironment) { $1 }
         gitOptions = WorkOrder.credentialOptions(baseURL: settings.gitBaseURL)
         gitConfiguration = WorkOrder.gitConfiguration(baseURL: settings.gitBaseURL)
         sandbox = sandboxing(surroundings)
+        if remoteURL.hasPrefix("ssh://") { useSSH(surroundings) }
+    }
+
+    private mutating func useSSH(_ surroundings: WorkerSurroundings) {
+        sshFolder = surroundings.paths.ssh
+        sshKey = surroundings.settings.sshKey
+        // ssh takes the home folder of the user, not of the environment.
+        var options = ["-F", "/dev/null", "-o", "UserKnownHostsFile=\(home)/.ssh/known_hosts"]
+        options += ["-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
+        switch sshKey {
+        case .copy: options += ["-o", "IdentitiesOnly=yes", "-i", home + "/.ssh/" + WorkOrder.sshKeyName]
+        case .agent: environment["SSH_AUTH_SOCK"] = sshSocket
+        }
+        let quoted = options.map { "'" + $0.replacing("'", with: "'\\''") + "'" }
+        environment["GIT_SSH_COMMAND"] = "ssh " + quoted.joined(separator: " ")
     }
 
     private func sandboxing(_ surroundings: WorkerSurroundings) -> Sandboxing {
@@ -115,6 +132,11 @@ extension WorkOrder {
         environment["GIT_TERMINAL_PROMPT"] = "0"
         return environment
     }
+}
+
+extension WorkOrder {
+    /// The file of the node's key.
+    package static let sshKeyName = "id_ed25519"
 }
 
 // MARK: - Git's configuration

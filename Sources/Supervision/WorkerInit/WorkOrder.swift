@@ -2,6 +2,14 @@
 ///
 /// It travels over descriptor 0 as `key NUL value NUL` pairs (worker-init has no JSON, to stay small).
 package struct WorkOrder: Sendable, Equatable {
+    /// How a worker comes to the node's SSH key.
+    package enum SSHKey: String, Sendable, CaseIterable {
+        /// It gets a copy.
+        case copy
+        /// It gets an agent's socket, and never sees the key.
+        case agent
+    }
+
     package enum PromptChannel: String, Sendable { case standardInput = "stdin", file, argument }
 
     /// One way to start the agent; the first whose `major` is nil or equals the program's major version is taken.
@@ -65,6 +73,9 @@ package struct WorkOrder: Sendable, Equatable {
     package var gracePeriod = Duration.seconds(10)
     package var gitTimeout = Duration.seconds(600)
     package var sandbox = Sandboxing()
+    /// Where the node's key and known hosts are, when the remote is reached over SSH; else empty.
+    package var sshFolder = ""
+    package var sshKey = SSHKey.copy
 
     package init() {}
 
@@ -72,6 +83,8 @@ package struct WorkOrder: Sendable, Equatable {
     package var home: String { taskFolder + "/home" }
     package var temporaryFolder: String { taskFolder + "/tmp" }
     package var promptFile: String { taskFolder + "/prompt.md" }
+    package var sshSocket: String { temporaryFolder + "/ssh-agent" }
+    package var usesSSH: Bool { !sshFolder.isEmpty }
 }
 
 extension WorkOrder {
@@ -105,6 +118,8 @@ extension WorkOrder {
         add("first_cancel_signal", String(firstCancelSignal))
         add("grace_ns", String(gracePeriod.nanoseconds))
         add("git_timeout_ns", String(gitTimeout.nanoseconds))
+        add("ssh_folder", sshFolder)
+        add("ssh_key", sshKey.rawValue)
         for (key, value) in sandbox.entries { add("sandbox_" + key, value) }
         return bytes
     }
@@ -149,6 +164,10 @@ extension WorkOrder {
         case "first_cancel_signal": firstCancelSignal = Int32(value) ?? 0
         case "grace_ns": gracePeriod = .nanoseconds(Int64(value) ?? 0)
         case "git_timeout_ns": gitTimeout = .nanoseconds(Int64(value) ?? 0)
+        case "ssh_folder": sshFolder = value
+        case "ssh_key":
+            guard let key = SSHKey(rawValue: value) else { return false }
+            sshKey = key
         default: return key.hasPrefix("sandbox_") && sandbox.take(String(key.dropFirst("sandbox_".count)), value)
         }
         return true

@@ -61,6 +61,7 @@ package final class WorkerInit {
             supervisor.watch = ResourceWatch(folder: order.taskFolder, diskLimit: order.sandbox.maxDiskBytes) {
                 [self] use in tell(.use(use))
             }
+            if order.usesSSH { try SSHPreparation(order: order).run(under: supervisor) }
             let preparation = WorkspacePreparation(
                 order: order, git: try findGit(),
                 confinement: { [sandbox] () throws(SystemError) in try sandbox.agentConfinement() }
