@@ -1,7 +1,7 @@
 import Glibc
 import TestSupport
 
-/// `swift run -c release Benchmarks [http|dispatch|recovery|chaos|soak] [--json] [--minutes N]`: figures of this machine, on the
+/// `swift run -c release Benchmarks [http|dispatch|recovery|logs|chaos|soak] [--json] [--minutes N]`: figures of this machine, on the
 /// built product. `chaos` and `soak` run only when they are named.
 let words = Array(CommandLine.arguments.dropFirst())
 let minutes = words.firstIndex(of: "--minutes").flatMap { $0 + 1 < words.count ? Int(words[$0 + 1]) : nil } ?? 1
@@ -9,6 +9,7 @@ let names = words.filter { !$0.hasPrefix("-") && Int($0) == nil }
 let table = Table(json: words.contains("--json"))
 let benchmarks: [(name: String, isDefault: Bool, run: (Table) throws -> Void)] = [
     ("http", true, benchmarkHTTP), ("dispatch", true, benchmarkDispatch), ("recovery", true, benchmarkRecovery),
+    ("logs", true, benchmarkLogs),
     ("chaos", false, { try benchmarkChaos($0, minutes: minutes) }),
     ("soak", false, { try benchmarkSoak($0, minutes: minutes) }),
 ]

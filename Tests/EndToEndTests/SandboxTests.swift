@@ -401,7 +401,9 @@ struct SSHTests {
         private let pid: Int32
 
         init?(key: String, in folder: TemporaryFolder) throws {
-            guard let program = Files.findProgram("sshd", path: "/usr/sbin:/usr/local/sbin:/usr/bin") else { return nil }
+            guard let program = Files.findProgram("sshd", path: "/usr/sbin:/usr/local/sbin:/usr/bin") else {
+                return nil
+            }
             var free: UInt16 = 0
             close(cs_listen("127.0.0.1", 0, 1, &free))
             port = free
