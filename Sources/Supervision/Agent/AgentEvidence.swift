@@ -34,6 +34,8 @@ package struct AgentEvidence: Sendable, Equatable {
         case taskComplete = "TASK_COMPLETE"
         case postPRHandoff = "POST_PR_HANDOFF"
         case blocked = "BLOCKED"
+
+        fileprivate static let firstBytes = Set(allCases.compactMap(\.rawValue.utf8.first))
     }
 
     private let dialect: AgentPreset.Dialect
@@ -43,6 +45,8 @@ package struct AgentEvidence: Sendable, Equatable {
 
     private static let maxOpenCalls = 64
     private static let maxMessageBytes = 600
+    /// As much of a plain line as may hold a marker and the beginning of its reason.
+    private static let maxMarkerLine = 200
 
     package init(dialect: AgentPreset.Dialect, repo: String) {
         self.dialect = dialect
@@ -53,16 +57,22 @@ package struct AgentEvidence: Sendable, Equatable {
     package mutating func read(lines: [UInt8]) {
         printedAnything = true
         findPullRequest(in: lines)
+        // Most of what agents print tells nothing: a line is looked into only when its first byte may begin what does.
         var start = 0
-        while let end = lines[start...].firstIndex(of: UInt8(ascii: "\n")) {
-            read(line: lines[start..<end])
+        for end in LineEnds(lines) {
+            let line = lines[start..<end]
             start = end + 1
+            guard let first = line.first(where: { $0 != UInt8(ascii: " ") && $0 != UInt8(ascii: "\t") }) else {
+                continue
+            }
+            if dialect == .plainText {
+                if Marker.firstBytes.contains(first) {
+                    readMarkers(in: String(decoding: line.prefix(AgentEvidence.maxMarkerLine), as: UTF8.self))
+                }
+            } else if first == UInt8(ascii: "{") {
+                for event in AgentEvent.events(in: line, dialect: dialect) { take(event) }
+            }
         }
-    }
-
-    private mutating func read(line: ArraySlice<UInt8>) {
-        if dialect == .plainText { return readMarkers(in: String(decoding: line.prefix(200), as: UTF8.self)) }
-        for event in AgentEvent.events(in: line, dialect: dialect) { take(event) }
     }
 
     private mutating func take(_ event: AgentEvent) {

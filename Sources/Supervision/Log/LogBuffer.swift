@@ -1,5 +1,3 @@
-import Glibc
-
 /// The newest lines of a log, numbered from 1 on, bounded in lines and in bytes.
 package struct LogBuffer: Sendable {
     package static let maxLines = 500
@@ -51,16 +49,9 @@ package struct LogBuffer: Sendable {
     package mutating func append(_ lines: [UInt8]) {
         let offset = dropped + bytes.count
         bytes.append(contentsOf: lines)
-        unsafe lines.withUnsafeBytes { buffer in
-            guard let base = buffer.baseAddress else { return }
-            var at = 0
-            while at < buffer.count,
-                let newline = unsafe memchr(base + at, Int32(UInt8(ascii: "\n")), buffer.count - at)
-            {
-                at = unsafe UnsafeRawPointer(newline) - base + 1
-                ends.append(offset + at)
-                next += 1
-            }
+        for end in LineEnds(lines) {
+            ends.append(offset + end + 1)
+            next += 1
         }
         shrink()
     }

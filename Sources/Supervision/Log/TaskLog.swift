@@ -26,10 +26,8 @@ final class TaskLog {
 
     /// A longer line is cut into several.
     static let maxLineBytes = 256 * 1024
-    /// What waits for the disk; more is left out of the file, and counted.
-    static let maxPendingBytes = 8 << 20
-    /// How much goes to the disk in one call.
-    private static let maxBatchBytes = 1 << 20
+    /// What waits for the disk, beside as much that is being written; more is left out of the file, and counted.
+    static let maxPendingBytes = 4 << 20
 
     private struct Stream {
         var redactor: Redactor
@@ -42,6 +40,7 @@ final class TaskLog {
     private var streams: [Stream]
     private var ownRedactor: Redactor
     private var pending: [UInt8] = []
+    private var isStoring = false
     private var followers: [ObjectIdentifier: Wakeup] = [:]
     private let file: LogFile
     private let lane: BlockingLane
@@ -128,15 +127,17 @@ final class TaskLog {
     /// Wakes the followers without a new line: the task has ended.
     func wakeFollowers() { for follower in followers.values { follower.signal() } }
 
-    var hasPending: Bool { !pending.isEmpty }
+    var hasPending: Bool { !pending.isEmpty || isStoring }
 
     /// Writes what waits for the file.
     /// - Returns: why it could not; then it waits on.
     func store() async -> SystemError? {
         while !pending.isEmpty {
-            let batch = pending.count <= TaskLog.maxBatchBytes ? pending : Array(pending.prefix(TaskLog.maxBatchBytes))
-            pending.removeFirst(batch.count)
             let file = file
+            let batch = pending.count <= file.limit ? pending : Array(pending.prefix(file.limit))
+            pending = pending.count == batch.count ? [] : Array(pending[batch.count...])
+            isStoring = true
+            defer { isStoring = false }
             let (written, failure) = await lane.run { file.append(batch) }
             guard let failure else { continue }
             pending.insert(contentsOf: batch[written...], at: 0)
