@@ -42,5 +42,9 @@ private func run(_ words: [String]) -> Int32 {
 }
 
 // The worker's init must stay small: it comes before everything that Foundation is needed for.
-if CommandLine.arguments.dropFirst().first == WorkerInit.argument { exit(WorkerInit.main()) }
+switch CommandLine.arguments.dropFirst().first {
+case WorkerInit.argument: exit(WorkerInit.main())
+case ChangesReader.argument: exit(ChangesReader.main())
+default: break
+}
 exit(run(Array(CommandLine.arguments.dropFirst())))

@@ -53,6 +53,8 @@ struct DescriptionTests {
         for id in ["active", "done"] { try check("GET", "/workers/\(id)", as: "/workers/{id}", 200) }
         try check("GET", "/workers/none", as: "/workers/{id}", 404)
         try check("GET", "/workers/none/logs", as: "/workers/{id}/logs", 404)
+        try check("GET", "/workers/active/changes", as: "/workers/{id}/changes", 200)
+        try check("GET", "/workers/none/changes", as: "/workers/{id}/changes", 404)
         try check("GET", "/tasks", 200)
         try check("DELETE", "/workers/active", as: "/workers/{id}", 200)
         try check("DELETE", "/workers/none", as: "/workers/{id}", 404)

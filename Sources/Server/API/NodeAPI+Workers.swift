@@ -40,6 +40,20 @@ extension NodeAPI {
         return .json(200, WorkerView(record, now: now, position: position, use: use, isDetailed: true))
     }
 
+    func changes(_ id: String) async -> HTTPResponse {
+        guard Names.problem(taskID: id) == nil else { return .noTask(id) }
+        do throws(ChangesRefusal) {
+            return .json(200, ChangesView(id, try await supervisor.changes(of: id)))
+        } catch {
+            switch error {
+            case .unknownTask: return .noTask(id)
+            case .noWorktree(let sentence): return .error(404, ErrorView("There are no changes to tell: \(sentence)."))
+            case .busy: return .retryLater(503, ErrorView("Other worktrees are being read now."), after: 2)
+            case .failed(let sentence): return .error(500, ErrorView("The changes can't be read: \(sentence)."))
+            }
+        }
+    }
+
     func cancel(_ id: String) async -> HTTPResponse {
         guard Names.problem(taskID: id) == nil, await supervisor.cancel(id) else {
             var error = ErrorView("No task with this id is active.")

@@ -129,6 +129,7 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
         case .workers: return await workers()
         case .worker: return await worker(id)
         case .cancel: return await cancel(id)
+        case .changes: return await changes(id)
         case .logs: return await logs(id, request)
         }
     }

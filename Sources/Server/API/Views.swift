@@ -84,6 +84,30 @@ struct CancelView: Encodable {
     var task_id: String
 }
 
+/// What a task has changed so far.
+struct ChangesView: Encodable {
+    var task_id: String
+    var branch: String
+    /// The commit that the work started from; empty in a repository that was.
+    var base: String
+    var commits: [WorkChanges.Commit]
+    var files: [WorkChanges.File]
+    var untracked: [String]
+    var diff: String
+    var truncated: Bool
+
+    init(_ id: String, _ changes: WorkChanges) {
+        task_id = id
+        branch = changes.branch
+        base = changes.base
+        commits = changes.commits
+        files = changes.files
+        untracked = changes.untracked
+        diff = changes.diff
+        truncated = changes.isTruncated
+    }
+}
+
 struct WorkersView: Encodable { var workers: [WorkerView] }
 
 /// A task as the API shows it: short in lists, with everything when it's asked for alone.

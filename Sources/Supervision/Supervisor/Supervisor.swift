@@ -25,6 +25,8 @@ package actor Supervisor {
     private var endedLogs = LogFigures()
     var keptWorktrees: [String] = []
     var disk: DiskReading?
+    /// Worktrees that are being read for somebody.
+    var changeReaders = 0
     /// Why the last write of a record failed; it's tried again until it works.
     var storageFault: SystemError?
     package private(set) var isDraining = false

@@ -17,11 +17,15 @@ struct InitCommand {
     var timeout: Duration
     /// On top of the init's own.
     var confinement: Confinement?
+    /// Keeps so many bytes from the beginning of the output, rather than the newest.
+    var outputLimit: Int?
 
     struct Result {
         var status: ChildExit.Status
         var output: String
         var errors: String
+        /// Whether `output` is only a part.
+        var isTruncated: Bool
         var succeeded: Bool { status == .exited(0) }
     }
 
@@ -30,12 +34,13 @@ struct InitCommand {
 
     /// Runs it. When the init is told to stop meanwhile, the program is left to `endTree`.
     func run(under supervisor: InitSupervisor) throws(InitFailure) -> Result {
-        let output: OutputTail
-        let errors: OutputTail
+        let output: OutputPart
+        let errors: OutputPart
         let pid: Int32
         do throws(SystemError) {
-            output = try OutputTail(keeping: InitCommand.keptBytes)
-            errors = try OutputTail(keeping: InitCommand.keptBytes)
+            output = try OutputPart(
+                keeping: outputLimit ?? InitCommand.keptBytes, end: outputLimit == nil ? .newest : .oldest)
+            errors = try OutputPart(keeping: InitCommand.keptBytes, end: .newest)
             let null = Descriptor(
                 owning: try checkErrno("open /dev/null") { unsafe open("/dev/null", O_RDONLY | O_CLOEXEC) })
             let command = Command(
@@ -52,23 +57,29 @@ struct InitCommand {
                 drain: { tails[$0].drain() })
             // What is in the pipes now is all that counts: a grandchild may hold them open for ever.
             tails.forEach { $0.drain() }
-            return Result(status: exit.status, output: output.text, errors: errors.text)
+            return Result(
+                status: exit.status, output: output.text, errors: errors.text, isTruncated: output.isTruncated)
         } catch { throw .stop(error) }
     }
 }
 
-/// The reading side of a child's output: keeps the newest bytes, and drains what it doesn't keep.
-private final class OutputTail {
+/// The reading side of a child's output: keeps a part of the bytes, and drains what it doesn't keep.
+private final class OutputPart {
+    enum End { case newest, oldest }
+
     private let limit: Int
+    private let end: End
     private let reading: Descriptor
     private(set) var writingEnd: Int32
     private var bytes: [UInt8] = []
     private var ended = false
+    private(set) var isTruncated = false
 
-    init(keeping limit: Int) throws(SystemError) {
+    init(keeping limit: Int, end: End) throws(SystemError) {
         let pipe = try Pipe()
         try pipe.reading.setNonBlocking()
         self.limit = limit
+        self.end = end
         reading = pipe.reading
         writingEnd = pipe.writing.release()
     }
@@ -83,19 +94,29 @@ private final class OutputTail {
         writingEnd = -1
     }
 
-    var text: String { String(decoding: bytes.suffix(limit), as: UTF8.self) }
+    var text: String {
+        String(decoding: end == .newest ? bytes.suffix(limit) : bytes.prefix(limit), as: UTF8.self)
+    }
 
     func drain() {
         var chunk = [UInt8](repeating: 0, count: 16 * 1024)
         while !ended {
             let result = unsafe chunk.withUnsafeMutableBytes { unsafe reading.read(into: $0) }
             switch result {
-            case .bytes(let count):
-                bytes.append(contentsOf: chunk[..<count])
-                if bytes.count > 2 * limit { bytes.removeFirst(bytes.count - limit) }
+            case .bytes(let count): take(chunk[..<count])
             case .wouldBlock: return
             case .end, .failed: ended = true
             }
+        }
+    }
+
+    private func take(_ piece: ArraySlice<UInt8>) {
+        if bytes.count + piece.count > limit { isTruncated = true }
+        switch end {
+        case .oldest: bytes.append(contentsOf: piece.prefix(max(0, limit - bytes.count)))
+        case .newest:
+            bytes.append(contentsOf: piece)
+            if bytes.count > 2 * limit { bytes.removeFirst(bytes.count - limit) }
         }
     }
 }

@@ -204,25 +204,26 @@ extension WorkspacePreparation {
     }
 
     /// Reads a worktree, under the agent's own confinement.
-    private func callInWorktree(_ arguments: [String], _ supervisor: InitSupervisor) throws(InitFailure)
-        -> InitCommand.Result
-    {
+    func callInWorktree(
+        _ arguments: [String], _ supervisor: InitSupervisor, outputLimit: Int? = nil
+    ) throws(InitFailure) -> InitCommand.Result {
         let confinement: Confinement?
         do throws(SystemError) { confinement = try self.confinement() } catch { throw .step(error.description) }
         return try call(
             ["-C", order.worktree] + arguments, supervisor, timeout: WorkspacePreparation.readTimeout,
-            confinement: confinement)
+            confinement: confinement, outputLimit: outputLimit)
     }
 
     private func call(
-        _ arguments: [String], _ supervisor: InitSupervisor, timeout: Duration? = nil, confinement: Confinement? = nil
+        _ arguments: [String], _ supervisor: InitSupervisor, timeout: Duration? = nil, confinement: Confinement? = nil,
+        outputLimit: Int? = nil
     ) throws(InitFailure) -> InitCommand.Result {
         var environment = order.environment
         environment["GIT_CONFIG_GLOBAL"] = "/dev/null"
         environment["GIT_TERMINAL_PROMPT"] = "0"
         let command = InitCommand(
             path: git, arguments: ["git"] + options.flatMap { ["-c", $0] } + arguments, environment: environment,
-            timeout: timeout ?? order.gitTimeout, confinement: confinement)
+            timeout: timeout ?? order.gitTimeout, confinement: confinement, outputLimit: outputLimit)
         let result: InitCommand.Result
         do throws(InitFailure) {
             result = try command.run(under: supervisor)
