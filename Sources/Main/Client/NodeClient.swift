@@ -18,9 +18,16 @@ struct NodeClient: Sendable {
 
         /// The error's sentence, or what there is: a proxy's answer may be no JSON.
         var message: String {
-            let json = try? JSONDecoder().decode(JSONValue.self, from: Data(body))
-            if case .string(let sentence) = json?["error"] { return sentence }
-            return "the node answered with status \(status)"
+            (try? JSONValue(bytes: body))?["error"]?.string ?? "the node answered with status \(status)"
+        }
+
+        /// - Throws: `CommandFailure` with the node's own sentence for any status but `expected`.
+        func json(_ expected: Int = 200) throws -> JSONValue {
+            guard status == expected else { throw CommandFailure(message: message) }
+            guard let json = try? JSONValue(bytes: body) else {
+                throw CommandFailure(message: "the node answered with what isn't JSON")
+            }
+            return json
         }
     }
 
@@ -55,12 +62,16 @@ struct NodeClient: Sendable {
     }
 
     /// Follows an event stream, handing over what comes until the node ends it.
-    /// - Parameter lastEventID: goes on behind this event.
-    func follow(_ path: String, lastEventID: UInt64?, onBytes: @escaping ([UInt8]) -> Void) throws {
+    /// - Parameters:
+    ///   - lastEventID: goes on behind this event.
+    ///   - interrupt: a descriptor that ends it when it becomes readable.
+    func follow(
+        _ path: String, lastEventID: UInt64?, interrupt: Int32 = -1, onBytes: @escaping ([UInt8]) -> Void
+    ) throws {
         var lines = configuration("GET", path)
         lines += [#"header = "Accept: text/event-stream""#, "no-buffer", "fail"]
         if let lastEventID { lines.append(#"header = "Last-Event-ID: \#(lastEventID)""#) }
-        let result = try curl(lines, onOutput: onBytes)
+        let result = try curl(lines, interrupt: interrupt, onOutput: onBytes)
         guard result.succeeded else { throw NodeClient.unreachable(result, url) }
     }
 
@@ -73,12 +84,15 @@ struct NodeClient: Sendable {
         return lines
     }
 
-    private func curl(_ lines: [String], onOutput: (([UInt8]) -> Void)? = nil) throws -> Command.Result {
+    private func curl(_ lines: [String], interrupt: Int32 = -1, onOutput: (([UInt8]) -> Void)? = nil) throws
+        -> Command.Result
+    {
         let arguments = ["--disable", "--config", "-"]
         guard let command = Command(program: "curl", arguments, environment: Environment.variables) else {
             throw CommandFailure(message: "curl isn't on PATH; install it, on Debian and Ubuntu with: apt install curl")
         }
-        return try command.run(input: Array((lines.joined(separator: "\n") + "\n").utf8), onOutput: onOutput)
+        return try command.run(
+            input: Array((lines.joined(separator: "\n") + "\n").utf8), interrupt: interrupt, onOutput: onOutput)
     }
 
     /// curl's exit codes: 5 and 6 names that don't resolve, 7 no connection.

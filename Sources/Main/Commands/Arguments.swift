@@ -10,9 +10,12 @@ struct Arguments {
         /// What its value is, for the help; nil for a flag.
         let value: String?
         let help: String
+        /// Another name, of one letter.
+        let short: String?
 
-        init(_ name: String, _ value: String? = nil, _ help: String) {
+        init(_ name: String, short: String? = nil, _ value: String? = nil, _ help: String) {
             self.name = name
+            self.short = short
             self.value = value
             self.help = help
         }
@@ -34,7 +37,7 @@ struct Arguments {
                 continue
             }
             let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-            guard let option = options.first(where: { $0.name == parts[0] }) else {
+            guard let option = options.first(where: { $0.name == parts[0] || $0.short == parts[0] }) else {
                 throw UsageError(message: Arguments.unknown("option", parts[0], among: options.map(\.name)))
             }
             if option.value == nil {
@@ -67,6 +70,15 @@ struct Arguments {
         if operands.count > names.count {
             throw UsageError(message: "\(operands[names.count]) is one argument too many")
         }
+    }
+
+    /// The one operand, which is one of these words.
+    func action(_ known: [String]) throws(UsageError) -> String {
+        try requireOperands(known.joined(separator: " or "))
+        guard known.contains(operands[0]) else {
+            throw UsageError(message: Arguments.unknown("action", operands[0], among: known))
+        }
+        return operands[0]
     }
 
     /// `unknown option --prot; did you mean --port?`

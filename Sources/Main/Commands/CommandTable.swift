@@ -8,7 +8,9 @@ struct SubCommand: Sendable {
     /// - Returns: the exit code.
     let run: @Sendable (Arguments) throws -> Int32
 
-    static let all: [SubCommand] = [serve, demo, token]
+    static let all: [SubCommand] = [
+        serve, demo, dispatch, ps, logs, cancel, changes, status, hosts, config, token, doctor, completions,
+    ]
 
     var usage: String {
         "aidevops-worker \(name)" + (options.isEmpty ? "" : " [OPTIONS]") + (operands.isEmpty ? "" : " \(operands)")
@@ -16,7 +18,7 @@ struct SubCommand: Sendable {
 
     var help: String {
         let lines = (options + [Arguments.Option("--help", nil, "Show this help.")]).map { option in
-            let left = "  \(option.name)\(option.value.map { " \($0)" } ?? "")"
+            let left = "  \(option.short.map { $0 + ", " } ?? "")\(option.name)\(option.value.map { " \($0)" } ?? "")"
             return left + String(repeating: " ", count: max(2, 26 - left.count)) + option.help
         }
         return "\(summary)\n\nUsage: \(usage)\n\nOptions:\n\(lines.joined(separator: "\n"))\n"

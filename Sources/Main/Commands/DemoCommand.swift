@@ -137,8 +137,7 @@ private final class Demo {
             guard case .bytes(let count) = result else { break }
             text += chunk[..<count]
             for line in text.split(separator: UInt8(ascii: "\n")) {
-                let json = try? JSONDecoder().decode(JSONValue.self, from: Data(line))
-                if case .string(let url) = json?["url"] { return url }
+                if let url = (try? JSONValue(bytes: Array(line)))?["url"]?.string { return url }
             }
         }
         throw CommandFailure(message: "the demo's node didn't start: \(String(decoding: text, as: UTF8.self).trimmed)")
@@ -151,10 +150,7 @@ private final class Demo {
         ])
         let answer = try client.request("POST", "/dispatch", json: Array(try JSONEncoder().encode(body)))
         print("  \(answer.status) \(String(decoding: answer.body, as: UTF8.self))")
-        let json = try? JSONDecoder().decode(JSONValue.self, from: Data(answer.body))
-        guard answer.status == 202, case .string(let id) = json?["task_id"] else {
-            throw CommandFailure(message: answer.message)
-        }
+        guard let id = try answer.json(202)["task_id"]?.string else { throw CommandFailure(message: answer.message) }
         return id
     }
 
@@ -167,7 +163,7 @@ private final class Demo {
                 if event.name == "end" { end = event.data } else { self.print("  | \(event.data)") }
             }
         }
-        guard case .string(let state) = try JSONDecoder().decode(JSONValue.self, from: Data(end.utf8))["state"] else {
+        guard let state = (try? JSONValue(bytes: Array(end.utf8)))?["state"]?.string else {
             throw CommandFailure(message: "the log ended without an end event")
         }
         return state

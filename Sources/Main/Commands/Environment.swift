@@ -15,6 +15,9 @@ enum Environment {
         return variables
     }()
 
+    /// The user's own folder.
+    static var home: String { variables["HOME"] ?? "/" }
+
     static var isCloudron: Bool { variables["CLOUDRON"] != nil }
 
     /// The data folder, absolute: the option, the variable, Cloudron's, or `./data`.
@@ -29,20 +32,5 @@ enum Environment {
         defer { unsafe free(folder) }
         let here = unsafe String(cString: folder)
         return absolute((here == "/" ? "" : here) + "/" + (path == "." ? "" : path))
-    }
-}
-
-/// Writes to the terminal or wherever the streams go.
-enum Terminal {
-    static func out(_ text: String) { write(text, to: STDOUT_FILENO) }
-    static func error(_ text: String) { write("aidevops-worker: \(text)\n", to: STDERR_FILENO) }
-
-    private static func write(_ text: String, to descriptor: Int32) {
-        var rest = Array(text.utf8)[...]
-        while !rest.isEmpty {
-            let count = unsafe rest.withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
-            if count < 0 && errno != EINTR { return }
-            rest = rest.dropFirst(max(0, count))
-        }
     }
 }

@@ -5,19 +5,18 @@ extension SubCommand {
         name: "token", operands: "show|rotate", summary: "Show the node's token, or replace it by a new one.",
         options: [.init("--data-dir", "DIR", "The data folder (default: $AIDEVOPS_DATA_DIR, or ./data).")],
         run: { arguments in
-            try arguments.requireOperands("show or rotate")
+            let action = try arguments.action(["show", "rotate"])
             let file = ConfigurationFile(
                 path: NodePaths(data: Environment.dataFolder(arguments["--data-dir"])).config + "/worker.json")
             guard Files.exists(file.path) else {
                 throw CommandFailure(message: "\(file.path) isn't there: the first `aidevops-worker serve` makes it")
             }
-            switch arguments.operands[0] {
-            case "show": Terminal.out(try file.load().authToken + "\n")
-            case "rotate":
+            if action == "show" {
+                Terminal.out(try file.load().authToken + "\n")
+            } else {
                 let token = ConfigurationFile.randomToken()
                 try file.set("dispatch", "auth_token", .string(token))
                 Terminal.out(token + "\n")
-            case let word: throw UsageError(message: Arguments.unknown("action", word, among: ["show", "rotate"]))
             }
             return 0
         })

@@ -18,9 +18,7 @@ struct ConfigurationFile {
     /// - Throws: `ConfigurationError`, or `SystemError` of the file.
     @available(*, noasync)
     func loadOrMake() throws -> (Configuration, Origin) {
-        var json =
-            Files.exists(path)
-            ? try parse(Files.read(path, limit: ConfigurationFile.maxBytes)) : ConfigurationFile.initial
+        var json = Files.exists(path) ? try self.json() : ConfigurationFile.initial
         guard json["dispatch"]?["auth_token"] == nil else { return (try Configuration(json), .existing) }
         var dispatch = json["dispatch"] ?? .object([:])
         let token = ConfigurationFile.randomToken()
@@ -33,14 +31,16 @@ struct ConfigurationFile {
 
     /// Reads the file as it is.
     @available(*, noasync)
-    func load() throws -> Configuration {
-        try Configuration(parse(Files.read(path, limit: ConfigurationFile.maxBytes)))
-    }
+    func load() throws -> Configuration { try Configuration(json()) }
+
+    /// Its content, whatever it says.
+    @available(*, noasync)
+    func json() throws -> JSONValue { try parse(Files.read(path, limit: ConfigurationFile.maxBytes)) }
 
     /// Changes one value, and keeps all others, known or not.
     @available(*, noasync)
     func set(_ section: String, _ key: String, _ value: JSONValue) throws {
-        var json = try parse(Files.read(path, limit: ConfigurationFile.maxBytes))
+        var json = try self.json()
         var object = json[section] ?? .object([:])
         object[key] = value
         json[section] = object
@@ -64,9 +64,7 @@ struct ConfigurationFile {
     }
 
     private func write(_ json: JSONValue) throws {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        try Files.replace(path, with: Array(try encoder.encode(json)) + [UInt8(ascii: "\n")])
+        try Files.replace(path, with: Array(json.text.utf8))
         if let folder = Files.parent(of: path) { try Files.syncFolder(folder) }
     }
 

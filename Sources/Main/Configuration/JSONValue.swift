@@ -1,3 +1,5 @@
+import FoundationEssentials
+
 /// Any JSON, kept as it came: for files whose unknown parts must survive.
 enum JSONValue: Codable, Equatable, Sendable {
     case null
@@ -51,5 +53,39 @@ enum JSONValue: Codable, Equatable, Sendable {
             object[key] = newValue
             self = .object(object)
         }
+    }
+}
+
+// MARK: - Reading what may be there
+
+extension JSONValue {
+    init(bytes: [UInt8]) throws { self = try JSONDecoder().decode(JSONValue.self, from: Data(bytes)) }
+
+    var string: String? { if case .string(let string) = self { string } else { nil } }
+    var integer: Int? { if case .integer(let integer) = self { integer } else { nil } }
+    var bool: Bool? { if case .bool(let bool) = self { bool } else { nil } }
+    var array: [JSONValue] { if case .array(let array) = self { array } else { [] } }
+    var object: [String: JSONValue] { if case .object(let object) = self { object } else { [:] } }
+    var number: Double? {
+        switch self {
+        case .integer(let integer): Double(integer)
+        case .number(let number): number
+        default: nil
+        }
+    }
+
+    /// On one line, with a newline at the end.
+    var line: String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return ((try? encoder.encode(self)).map { String(decoding: $0, as: UTF8.self) } ?? "") + "\n"
+    }
+
+    /// Pretty, with its keys in order and a newline at the end.
+    var text: String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        guard let data = try? encoder.encode(self) else { return "" }
+        return String(decoding: data, as: UTF8.self) + "\n"
     }
 }

@@ -18,9 +18,13 @@ extension Command {
 
     /// Runs the program to its end, blocking the caller. For the short-lived commands of the command line, which have no
     /// event loop; never on one.
-    /// - Parameter onOutput: gets its standard output as it comes, instead of the result.
+    /// - Parameters:
+    ///   - interrupt: a descriptor that ends the program when it becomes readable; -1: none.
+    ///   - onOutput: gets its standard output as it comes, instead of the result.
     @available(*, noasync)
-    package func run(input: [UInt8] = [], onOutput: (([UInt8]) -> Void)? = nil) throws(SystemError) -> Result {
+    package func run(input: [UInt8] = [], interrupt: Int32 = -1, onOutput: (([UInt8]) -> Void)? = nil)
+        throws(SystemError) -> Result
+    {
         let standardInput = try Descriptor.memoryFile("input", input)
         let output = try Pipe()
         let errors = try Pipe()
@@ -48,8 +52,9 @@ extension Command {
         var hasEnded = false
         while !hasEnded {
             // When the program is gone there's nothing to wait for, whoever holds its pipes.
-            var ready: [Int32] = [0, 0, 0]
-            _ = unsafe cs_poll_readable(pipes + [process.number], &ready, 3, -1)
+            var ready: [Int32] = [0, 0, 0, 0]
+            _ = unsafe cs_poll_readable(pipes + [process.number, interrupt], &ready, 4, -1)
+            if ready[3] != 0 { _ = cs_kill(pid, SIGKILL) }
             for index in 0..<2 where ready[index] != 0 { drain(index) }
             hasEnded = ready[2] != 0
         }

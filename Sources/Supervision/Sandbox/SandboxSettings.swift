@@ -42,6 +42,9 @@ package struct SandboxReport: Sendable, Equatable {
     /// What isn't, and why: a sentence each.
     package var missing: [String] = []
 
+    /// The Landlock version of this kernel; 0: none.
+    package static var kernelVersion: Int { Ruleset.version }
+
     package init(_ settings: SandboxSettings, landlockVersion: Int, controlGroups: ControlGroups.Status) {
         mode = settings.mode
         self.landlockVersion = landlockVersion

@@ -109,7 +109,9 @@ extension WorkChanges {
         var cut: Set<String> = []
         while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
             let head = String(decoding: rest[..<end], as: UTF8.self).split(separator: " ")
-            guard head.count == 3, let count = Int(head[1]), count >= 0, rest.endIndex - end - 1 >= count else { return nil }
+            guard head.count == 3, let count = Int(head[1]), count >= 0, rest.endIndex - end - 1 >= count else {
+                return nil
+            }
             sections[String(head[0])] = String(decoding: rest[(end + 1)..<(end + 1 + count)], as: UTF8.self)
             if head[2] == "1" { cut.insert(String(head[0])) }
             rest = rest[(end + 1 + count)...]
