@@ -46,19 +46,19 @@ struct NodeClient: Sendable {
     func get(_ path: String) throws -> Answer { try request("GET", path) }
 
     func request(_ method: String, _ path: String, json: [UInt8]? = nil) throws -> Answer {
-        var lines = configuration(method, path)
-        lines.append("max-time = \(timeout)")
-        lines.append(#"write-out = "\n%{http_code}""#)
+        var request = request(method, to: path)
+        request.timeoutSeconds = timeout
+        request.options = [CurlRequest.writesStatus]
         if let json {
-            lines.append(#"header = "Content-Type: application/json""#)
-            lines.append("data-binary = \(NodeClient.quoted(String(decoding: json, as: UTF8.self)))")
+            request.headers.append(("Content-Type", "application/json"))
+            request.body = json
         }
-        let result = try curl(lines)
+        let result = try curl(request)
         guard result.succeeded else { throw NodeClient.unreachable(result, url) }
-        guard let newline = result.output.lastIndex(of: UInt8(ascii: "\n")),
-            let status = Int(String(decoding: result.output[(newline + 1)...], as: UTF8.self))
-        else { throw Unreachable(message: "\(url) answered in no form that is known", isCertain: false) }
-        return Answer(status: status, body: Array(result.output[..<newline]))
+        guard let answer = CurlRequest.parse(result.output) else {
+            throw Unreachable(message: "\(url) answered in no form that is known", isCertain: false)
+        }
+        return Answer(status: answer.status, body: answer.body)
     }
 
     /// Follows an event stream, handing over what comes until the node ends it.
@@ -68,31 +68,29 @@ struct NodeClient: Sendable {
     func follow(
         _ path: String, lastEventID: UInt64?, interrupt: Int32 = -1, onBytes: @escaping ([UInt8]) -> Void
     ) throws {
-        var lines = configuration("GET", path)
-        lines += [#"header = "Accept: text/event-stream""#, "no-buffer", "fail"]
-        if let lastEventID { lines.append(#"header = "Last-Event-ID: \#(lastEventID)""#) }
-        let result = try curl(lines, interrupt: interrupt, onOutput: onBytes)
+        var request = request("GET", to: path)
+        request.headers.append(("Accept", "text/event-stream"))
+        request.options = ["no-buffer", "fail"]
+        if let lastEventID { request.headers.append(("Last-Event-ID", String(lastEventID))) }
+        let result = try curl(request, interrupt: interrupt, onOutput: onBytes)
         guard result.succeeded else { throw NodeClient.unreachable(result, url) }
     }
 
-    private func configuration(_ method: String, _ path: String) -> [String] {
-        var lines = [
-            "url = \(NodeClient.quoted(url + path))", "request = \(method)", "silent", "show-error",
-            "connect-timeout = \(connectTimeout)", #"proto = "=http,https""#,
-        ]
-        if !token.isEmpty { lines.append("header = \(NodeClient.quoted("Authorization: Bearer \(token)"))") }
-        return lines
+    private func request(_ method: String, to path: String) -> CurlRequest {
+        var request = CurlRequest(url: url + path)
+        request.method = method
+        request.connectTimeoutSeconds = connectTimeout
+        if !token.isEmpty { request.headers.append(("Authorization", "Bearer \(token)")) }
+        return request
     }
 
-    private func curl(_ lines: [String], interrupt: Int32 = -1, onOutput: (([UInt8]) -> Void)? = nil) throws
+    private func curl(_ request: CurlRequest, interrupt: Int32 = -1, onOutput: (([UInt8]) -> Void)? = nil) throws
         -> Command.Result
     {
-        let arguments = ["--disable", "--config", "-"]
-        guard let command = Command(program: "curl", arguments, environment: Environment.variables) else {
+        guard let command = Command(program: "curl", CurlRequest.arguments, environment: Environment.variables) else {
             throw CommandFailure(message: "curl isn't on PATH; install it, on Debian and Ubuntu with: apt install curl")
         }
-        return try command.run(
-            input: Array((lines.joined(separator: "\n") + "\n").utf8), interrupt: interrupt, onOutput: onOutput)
+        return try command.run(input: request.configuration, interrupt: interrupt, onOutput: onOutput)
     }
 
     /// curl's exit codes: 5 and 6 names that don't resolve, 7 no connection.
@@ -100,21 +98,5 @@ struct NodeClient: Sendable {
         let isCertain = [.exited(5), .exited(6), .exited(7)].contains(result.status)
         let reason = result.errorText.isEmpty ? "curl ended with \(result.status)" : result.errorText
         return Unreachable(message: "\(url) can't be reached: \(reason)", isCertain: isCertain)
-    }
-
-    /// A value in a curl configuration.
-    private static func quoted(_ text: String) -> String {
-        var result = "\""
-        for character in text.unicodeScalars {
-            switch character {
-            case "\\": result += "\\\\"
-            case "\"": result += "\\\""
-            case "\n": result += "\\n"
-            case "\r": result += "\\r"
-            case "\t": result += "\\t"
-            default: result.unicodeScalars.append(character)
-            }
-        }
-        return result + "\""
     }
 }

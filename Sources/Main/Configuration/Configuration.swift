@@ -30,9 +30,15 @@ struct Configuration: Sendable, Equatable {
         node.logFileLimit = reader.integer("logs.max_file_mb", 10, 1...10_000) << 20
         node.worktreeRetention = .seconds(reader.integer("retention.worktree_hours", 24, 0...87_600) * 3600)
         node.recordRetention = .seconds(reader.integer("retention.days", 30, 1...3650) * 86_400)
+        node.noticeURL = reader.string("notify.url", "") { $0.isEmpty ? nil : Names.problem(callbackURL: $0) }
+        node.noticeSecret = reader.string("notify.secret", "") { secret in
+            secret.isEmpty || secret.utf8.count >= 16 ? nil : "must be empty or at least 16 bytes long"
+        }
+        node.callbackHosts = reader.strings("notify.allowed_hosts") { _ in nil }
         trustedProxies = reader.strings("server.trusted_proxies") { _ in nil }
         unknownKeys = try reader.finish()
-        node.secrets = [authToken].filter { !$0.isEmpty } + Configuration.secrets(in: node.agentEnvironment)
+        node.secrets =
+            [authToken, node.noticeSecret].filter { !$0.isEmpty } + Configuration.secrets(in: node.agentEnvironment)
     }
 
     private mutating func readWorker(_ reader: inout ConfigurationReader) {

@@ -51,7 +51,8 @@ actor NodeRunner {
         var environment = Environment.variables
         environment["PATH"] = environment["PATH"] ?? Files.defaultSearchPath
         supervisor = Supervisor(
-            services: services, paths: paths, settings: NodeRunner.settings(configuration), environment: environment)
+            services: services, paths: paths, settings: NodeRunner.settings(configuration), environment: environment,
+            noticeBody: NodeAPI.noticeBody)
         api = NodeAPI(supervisor: supervisor, settings: APISettings(), log: log)
         signals.handler = { [weak self] signal in self?.assumeIsolated { $0.received(signal) } }
     }

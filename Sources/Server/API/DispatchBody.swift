@@ -15,6 +15,7 @@ struct DispatchBody: Decodable {
         case repo, prompt, model, branch, restart
         case taskID = "task_id"
         case continueTask = "continue_task"
+        case callbackURL = "callback_url"
     }
 
     /// - Throws: `FieldError`.
@@ -57,6 +58,7 @@ struct DispatchBody: Decodable {
         request.model = try string(.model, Names.problem(model:))
         request.branch = try string(.branch, Names.problem(branch:))
         request.continueTask = try string(.continueTask, Names.problem(taskID:))
+        request.callbackURL = try string(.callbackURL, Names.problem(callbackURL:))
         if values.contains(.restart), (try? values.decodeNil(forKey: .restart)) == false {
             request.restart = try DispatchBody.restart(values.superDecoder(forKey: .restart))
         }

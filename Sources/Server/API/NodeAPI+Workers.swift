@@ -94,6 +94,10 @@ extension NodeAPI {
             var error = ErrorView("This node doesn't work on \(repo): it isn't in dispatch.allowed_repos.")
             error.field = "repo"
             return .error(403, error)
+        case .callbackNotAllowed(let url):
+            var error = ErrorView("\(url) isn't on a host of notify.allowed_hosts.")
+            error.field = "callback_url"
+            return .error(403, error)
         case .alreadyActive(let id):
             var error = ErrorView("A task with the id \(id) is active already.")
             error.task_id = id

@@ -1,4 +1,5 @@
 import CSystem
+package import FoundationEssentials
 package import Supervision
 
 /// What the API shows of the configuration, and what it checks requests by; replaced as a whole when that changes.
@@ -42,6 +43,13 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
         self.log = log
         self.settings = settings
         authenticator = Authenticator(token: settings.token)
+    }
+
+    /// What is posted of an ended task: what GET /workers/ID says of it.
+    package static let noticeBody: @Sendable (TaskRecord, Date) -> [UInt8] = { record, now in
+        var view = WorkerView(record, now: now, isDetailed: true)
+        view.notices = nil
+        return JSON.encode(view)
     }
 
     package func update(_ settings: APISettings) {

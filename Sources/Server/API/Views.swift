@@ -149,6 +149,7 @@ struct WorkerView: Encodable {
     var base_commit: String?
     var continue_task: String?
     var restart: RestartPolicy?
+    var notices: [Notice]?
 
     init(_ record: TaskRecord, now: Date, position: Int? = nil, use: ResourceUse? = nil, isDetailed: Bool = false) {
         let last = record.attempts.last
@@ -185,5 +186,6 @@ struct WorkerView: Encodable {
         base_commit = record.base
         continue_task = record.spec.continueTask
         restart = record.spec.restart
+        notices = record.notices
     }
 }

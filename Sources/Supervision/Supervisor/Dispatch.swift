@@ -7,6 +7,7 @@ package struct DispatchRequest: Sendable, Equatable {
     package var branch: String?
     package var restart: RestartPolicy?
     package var continueTask: String?
+    package var callbackURL: String?
 
     package init(repo: String, prompt: String) {
         self.repo = repo
@@ -26,6 +27,7 @@ package struct DispatchReceipt: Sendable, Equatable {
 /// Why a dispatch isn't taken. Nothing is kept of it.
 package enum DispatchRefusal: Error, Sendable, Equatable {
     case repoNotAllowed(String)
+    case callbackNotAllowed(String)
     case alreadyActive(id: String)
     case noSlot(active: Int, max: Int)
     case noMemory(active: Int, max: Int, availableMB: Int, neededMB: Int)

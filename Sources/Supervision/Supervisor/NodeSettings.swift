@@ -27,11 +27,21 @@ package struct NodeSettings: Sendable, Equatable {
     package var worktreeRetention = Duration.seconds(24 * 3600)
     package var recordRetention = Duration.seconds(30 * 24 * 3600)
     package var sandbox = SandboxSettings()
+    /// Where the record of every ended task is posted; empty: nowhere.
+    package var noticeURL = ""
+    /// What the posts are signed with; empty: they aren't.
+    package var noticeSecret = ""
+    /// The hosts that a dispatch may name for its own callback.
+    package var callbackHosts: [String] = []
 
     package init() {}
 
     package func allows(repo: String) -> Bool {
         allowedRepos.isEmpty || allowedRepos.contains { $0.lowercased() == repo.lowercased() }
+    }
+
+    package func allows(callback url: String) -> Bool {
+        callbackHosts.contains { $0.lowercased() == Names.host(of: url)?.lowercased() }
     }
 
     package func remoteURL(of repo: String) -> String {
@@ -44,6 +54,7 @@ package struct NodeSettings: Sendable, Equatable {
         rules.maxContinuations = maxContinuations
         rules.canResume = agent.canResume
         rules.quotas = Quotas(sandbox)
+        rules.noticeURL = noticeURL
         return rules
     }
 }

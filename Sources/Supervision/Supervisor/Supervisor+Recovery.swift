@@ -11,6 +11,7 @@ extension Supervisor {
         var unfinished: [TaskRecord] = []
         for record in inventory.records {
             if record.state.isEnded { history[record.id] = TaskSummary(record) } else { unfinished.append(record) }
+            owe(record)
         }
         unfinished.sort { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }
         let attempts = unfinished.compactMap(\.attempts.last)

@@ -1,4 +1,4 @@
-import FoundationEssentials
+package import FoundationEssentials
 
 /// The root of the supervision tree: it admits tasks, owns their workers, and is the only one that the outside talks to.
 ///
@@ -34,6 +34,11 @@ package actor Supervisor {
     private var lastCreation = Date.distantPast
     let wakeup: Wakeup
     private let filesBell: Wakeup
+    let noticeBell: Wakeup
+    /// Tasks whose end somebody is still to be told, and when that is tried next.
+    var owedNotices: [String: Date] = [:]
+    /// What is posted.
+    let noticeBody: @Sendable (TaskRecord, Date) -> [UInt8]
     let startedAt: Date
 
     /// How often a task that waits for memory is looked at again.
@@ -43,7 +48,8 @@ package actor Supervisor {
     private static let drainLimit = Duration.milliseconds(8500)
 
     package init(
-        services: WorkerServices, paths: NodePaths, settings: NodeSettings, environment: [String: String]
+        services: WorkerServices, paths: NodePaths, settings: NodeSettings, environment: [String: String],
+        noticeBody: @escaping @Sendable (TaskRecord, Date) -> [UInt8]
     ) {
         self.services = services
         self.paths = paths
@@ -51,6 +57,8 @@ package actor Supervisor {
         self.environment = environment
         wakeup = Wakeup(on: services.loop)
         filesBell = Wakeup(on: services.loop)
+        noticeBell = Wakeup(on: services.loop)
+        self.noticeBody = noticeBody
         startedAt = services.ambient.now()
     }
 
@@ -60,6 +68,7 @@ package actor Supervisor {
     package func run() async {
         await withDiscardingTaskGroup { group in
             group.addTask(executorPreference: services.loop) { [self] in await lookAfterFiles() }
+            group.addTask(executorPreference: services.loop) { [self] in await deliverNotices() }
             while !(isDraining && workers.isEmpty) {
                 await wakeup.wait(timeout: queue.isEmpty || isDraining ? nil : Supervisor.queueRetry)
                 for worker in newWorkers {
@@ -97,6 +106,7 @@ package actor Supervisor {
         guard !isDraining else { return await hurry() }
         isDraining = true
         filesBell.signal()
+        noticeBell.signal()
         _ = services.loop.schedule(after: Supervisor.drainGrace) { [self] in
             assumeIsolated { supervisor in
                 for worker in supervisor.workers.values { worker.assumeIsolated { $0.hurry() } }
@@ -135,6 +145,7 @@ package actor Supervisor {
         records[worker.id] = nil
         queue.removeAll { $0 == worker.id }
         if record.state.isEnded { history[worker.id] = TaskSummary(record) }
+        owe(record)
         wakeup.signal()
     }
 
@@ -197,6 +208,7 @@ package actor Supervisor {
         guard !isDraining else { throw .draining }
         if let refusal = sandbox.refusal { throw .unavailable(refusal) }
         guard settings.allows(repo: request.repo) else { throw .repoNotAllowed(request.repo) }
+        if let url = request.callbackURL, !settings.allows(callback: url) { throw .callbackNotAllowed(url) }
         guard workers[id] == nil else { throw .alreadyActive(id: id) }
         let obstacle = obstacle()
         if let obstacle { try checkQueue(obstacle) }
@@ -271,6 +283,7 @@ package actor Supervisor {
             branch: request.branch)
         spec.restart = request.restart
         spec.continueTask = request.continueTask
+        spec.callbackURL = request.callbackURL
         return spec
     }
 

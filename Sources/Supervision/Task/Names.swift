@@ -1,5 +1,23 @@
 /// The rules for the names that come from outside. Each function answers what is wrong with one, or nil.
 package enum Names {
+    private static let maxURLBytes = 2048
+
+    package static func problem(callbackURL url: String) -> String? {
+        guard url.hasPrefix("https://") || url.hasPrefix("http://"), url.utf8.count <= maxURLBytes,
+            url.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "\\") }), let host = host(of: url)
+        else { return "must be an http or https URL of at most \(maxURLBytes) characters" }
+        return host.contains("@") ? "must not hold a user or password" : nil
+    }
+
+    /// The host of a URL, without its port.
+    package static func host(of url: String) -> String? {
+        guard let colon = url.firstIndex(of: ":"), url[colon...].hasPrefix("://") else { return nil }
+        let authority = url[url.index(colon, offsetBy: 3)...].prefix { !"/?#".contains($0) }
+        let host = authority.hasPrefix("[") ? authority.prefix { $0 != "]" } + "]" : authority.prefix { $0 != ":" }
+        // What stands before an @ must not pass for the host.
+        return authority.isEmpty ? nil : authority.contains("@") ? String(authority) : String(host)
+    }
+
     package static let maxPromptCharacters = 10_000
     package static let maxBranchBytes = 256
     private static let maxModelBytes = 256

@@ -14,6 +14,8 @@ package struct TaskSpec: Sendable, Equatable, Codable {
     package var restart: RestartPolicy?
     /// The earlier task whose worktree and agent session this one goes on in.
     package var continueTask: String?
+    /// Who is told of the end, besides whom the node tells anyway.
+    package var callbackURL: String?
 
     package init(id: String, repo: String, prompt: String, model: String, branch: String?) {
         self.id = id
@@ -31,6 +33,7 @@ package struct TaskSpec: Sendable, Equatable, Codable {
         case repo, prompt, model, branch, restart
         case branchWasNamed = "branch_was_named"
         case continueTask = "continue_task"
+        case callbackURL = "callback_url"
     }
 }
 
@@ -128,6 +131,8 @@ package struct TaskRecord: Sendable, Equatable, Codable {
     package var pullRequest: String?
     package var logLines: UInt64 = 0
     package var worktreeRemoved = false
+    /// Who is told of the end.
+    package var notices: [Notice]?
 
     package init(spec: TaskSpec, state: TaskState, reason: String, createdAt: Date) {
         self.spec = spec
@@ -141,7 +146,7 @@ package struct TaskRecord: Sendable, Equatable, Codable {
     package var signal: Int32? { attempts.last?.signal }
 
     enum CodingKeys: String, CodingKey {
-        case version, spec, state, reason, attempts, restarts, continuations, outcome, base, work, usage
+        case version, spec, state, reason, attempts, restarts, continuations, outcome, base, work, usage, notices
         case createdAt = "created_at"
         case endedAt = "ended_at"
         case checkedOutBranch = "checked_out_branch"

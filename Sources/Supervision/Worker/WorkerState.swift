@@ -64,6 +64,8 @@ package struct WorkerState: Sendable {
         /// Whether the agent can go on in a session.
         package var canResume = false
         package var quotas = Quotas()
+        /// Who is told of every task's end; empty: nobody.
+        package var noticeURL = ""
 
         package init() {}
     }
@@ -325,6 +327,8 @@ extension WorkerState {
         record.state = state
         record.reason = reason
         record.endedAt = now
+        let urls = [record.spec.callbackURL ?? "", rules.noticeURL].filter { !$0.isEmpty }
+        if !urls.isEmpty { record.notices = urls.map(Notice.init) }
         return [.end]
     }
 }
