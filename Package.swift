@@ -24,7 +24,8 @@ let package = Package(
             name: "Server", dependencies: ["Supervision", "CSystem"],
             resources: [
                 .embedInCode("Dashboard/index.html"), .embedInCode("Dashboard/dashboard.css"),
-                .embedInCode("Dashboard/dashboard.js"),
+                .embedInCode("Dashboard/dashboard.js"), .embedInCode("Dashboard/api.js"),
+                .embedInCode("Dashboard/task.js"), .embedInCode("Dashboard/steps.js"),
                 .embedInCode("API/openapi.json"),
             ],
             swiftSettings: strict),

@@ -18,10 +18,7 @@ struct Route: Equatable {
     let path: [String]
     let endpoint: Endpoint
 
-    static let all = [
-        Route(method: "GET", path: [""], endpoint: .file(.page)),
-        Route(method: "GET", path: ["dashboard.css"], endpoint: .file(.style)),
-        Route(method: "GET", path: ["dashboard.js"], endpoint: .file(.script)),
+    static let all = DashboardFile.allCases.map { Route(method: "GET", path: [$0.rawValue], endpoint: .file($0)) } + [
         Route(method: "GET", path: ["health"], endpoint: .health),
         Route(method: "GET", path: ["status"], endpoint: .status),
         Route(method: "GET", path: ["openapi.json"], endpoint: .openapi),
