@@ -222,8 +222,9 @@ int64_t cs_find(const void *bytes, int64_t count, const void *needle, int64_t ne
 // Never above the hard limit that is there already.
 static int lower_limit(const struct cs_limit *limit) {
     static const int resources[] = {
-        [CS_LIMIT_PROCESSES] = RLIMIT_NPROC,   [CS_LIMIT_OPEN_FILES] = RLIMIT_NOFILE,
-        [CS_LIMIT_FILE_BYTES] = RLIMIT_FSIZE,  [CS_LIMIT_ADDRESS_SPACE] = RLIMIT_AS,
+        [CS_LIMIT_OPEN_FILES] = RLIMIT_NOFILE,
+        [CS_LIMIT_FILE_BYTES] = RLIMIT_FSIZE,
+        [CS_LIMIT_ADDRESS_SPACE] = RLIMIT_AS,
         [CS_LIMIT_CORE] = RLIMIT_CORE,
     };
     int resource = resources[limit->resource];

@@ -36,7 +36,6 @@ import Testing
         order.sandbox.writablePaths = ["/w"]
         order.sandbox.bindPorts = []
         order.sandbox.connectPorts = [443, 22]
-        order.sandbox.maxProcesses = 5
         order.sandbox.niceIncrement = 3
         #expect(WorkOrder(encoded: order.encoded()) == order)
         #expect(WorkOrder(encoded: []) == nil && WorkOrder(encoded: Array("x\0y\0".utf8)) == nil)

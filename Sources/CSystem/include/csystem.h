@@ -49,7 +49,7 @@ int cs_lock_file(int fd);  // exclusive, non-blocking (flock); -EWOULDBLOCK when
 int64_t cs_find(const void *bytes, int64_t count, const void *needle, int64_t needle_count);
 
 // ---- processes ----
-enum { CS_LIMIT_PROCESSES, CS_LIMIT_OPEN_FILES, CS_LIMIT_FILE_BYTES, CS_LIMIT_ADDRESS_SPACE, CS_LIMIT_CORE };
+enum { CS_LIMIT_OPEN_FILES, CS_LIMIT_FILE_BYTES, CS_LIMIT_ADDRESS_SPACE, CS_LIMIT_CORE };
 struct cs_limit {
     int resource;
     uint64_t value;

@@ -103,8 +103,9 @@ struct Placement {
         switch answer.status {
         case 202: return try answer.json(202)
         case 401, 403, 413, 429, 500...599:
-            // A proxy before the node may say so while the node took it.
-            if answer.status >= 502, answer.status != 503 { return try resolve(id, at: target, answer.message) }
+            // A proxy before the node may say so while the node took it; the node's own answers are JSON.
+            let isTheNodes = (try? JSONValue(bytes: answer.body))?["error"] != nil
+            if answer.status >= 500, !isTheNodes { return try resolve(id, at: target, answer.message) }
             notices.append(Notice(node: target.name, sentence: answer.message))
             return nil
         default: throw CommandFailure(message: "\(target.name): \(answer.message)")

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import Glibc
 import Supervision
 
 /// worker.json on disk.
@@ -19,6 +20,8 @@ struct ConfigurationFile {
     @available(*, noasync)
     func loadOrMake() throws -> (Configuration, Origin) {
         var json = Files.exists(path) ? try self.json() : ConfigurationFile.initial
+        // A restored backup comes with other modes, and this holds the token.
+        if Files.exists(path), !Files.isSymbolicLink(path) { unsafe chmod(path, 0o600) }
         guard json["dispatch"]?["auth_token"] == nil else { return (try Configuration(json), .existing) }
         var dispatch = json["dispatch"] ?? .object([:])
         let token = ConfigurationFile.randomToken()

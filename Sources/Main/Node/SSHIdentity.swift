@@ -1,3 +1,4 @@
+import Glibc
 import Supervision
 
 /// The node's own SSH key and the hosts that it knows, in `.ssh` of the data folder.
@@ -20,7 +21,11 @@ struct SSHIdentity {
         try Files.makeFolders(folder)
         try pinHost()
         if Files.isSymbolicLink(key) { try Files.remove(key) }
-        guard !Files.exists(key) else { return nil }
+        if Files.exists(key) {
+            unsafe chmod(folder, 0o700)
+            unsafe chmod(key, 0o600)  // a restored backup comes with other modes, which ssh refuses
+            return nil
+        }
         guard
             let command = Command(
                 program: "ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "aidevops-worker", "-f", key],

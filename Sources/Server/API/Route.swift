@@ -18,20 +18,21 @@ struct Route: Equatable {
     let path: [String]
     let endpoint: Endpoint
 
-    static let all = DashboardFile.allCases.map { Route(method: "GET", path: [$0.rawValue], endpoint: .file($0)) } + [
-        Route(method: "GET", path: ["health"], endpoint: .health),
-        Route(method: "GET", path: ["status"], endpoint: .status),
-        Route(method: "GET", path: ["openapi.json"], endpoint: .openapi),
-        Route(method: "POST", path: ["dispatch"], endpoint: .dispatch),
-        Route(method: "GET", path: ["workers"], endpoint: .workers),
-        Route(method: "GET", path: ["workers", ":id"], endpoint: .worker),
-        Route(method: "DELETE", path: ["workers", ":id"], endpoint: .cancel),
-        Route(method: "GET", path: ["workers", ":id", "logs"], endpoint: .logs),
-        Route(method: "GET", path: ["workers", ":id", "changes"], endpoint: .changes),
-        Route(method: "GET", path: ["tasks"], endpoint: .tasks),
-        Route(method: "GET", path: ["events"], endpoint: .events),
-        Route(method: "GET", path: ["metrics"], endpoint: .metrics),
-    ]
+    static let all =
+        DashboardFile.allCases.map { Route(method: "GET", path: [$0.rawValue], endpoint: .file($0)) } + [
+            Route(method: "GET", path: ["health"], endpoint: .health),
+            Route(method: "GET", path: ["status"], endpoint: .status),
+            Route(method: "GET", path: ["openapi.json"], endpoint: .openapi),
+            Route(method: "POST", path: ["dispatch"], endpoint: .dispatch),
+            Route(method: "GET", path: ["workers"], endpoint: .workers),
+            Route(method: "GET", path: ["workers", ":id"], endpoint: .worker),
+            Route(method: "DELETE", path: ["workers", ":id"], endpoint: .cancel),
+            Route(method: "GET", path: ["workers", ":id", "logs"], endpoint: .logs),
+            Route(method: "GET", path: ["workers", ":id", "changes"], endpoint: .changes),
+            Route(method: "GET", path: ["tasks"], endpoint: .tasks),
+            Route(method: "GET", path: ["events"], endpoint: .events),
+            Route(method: "GET", path: ["metrics"], endpoint: .metrics),
+        ]
 
     enum Match: Equatable {
         case found(Route, id: String)

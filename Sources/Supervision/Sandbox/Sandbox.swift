@@ -87,8 +87,10 @@ final class Sandbox {
     }
 
     private var limits: [Confinement.Limit] {
+        // Not RLIMIT_NPROC: it counts all of a user's threads, over all containers of the machine. The worker's own tree is
+        // counted instead.
         let limits = [
-            (CS_LIMIT_PROCESSES, order.sandbox.maxProcesses), (CS_LIMIT_OPEN_FILES, order.sandbox.maxOpenFiles),
+            (CS_LIMIT_OPEN_FILES, order.sandbox.maxOpenFiles),
             (CS_LIMIT_FILE_BYTES, order.sandbox.maxFileBytes),
             (CS_LIMIT_ADDRESS_SPACE, order.sandbox.maxAddressSpaceBytes),
         ]

@@ -95,6 +95,8 @@ package struct NodePaths: Sendable {
     package func makeFolders() throws(SystemError) {
         for folder in [data, config, tasks, logs, workspace, workspace + "/cache", workspace + "/tasks"] {
             try Files.makeFolders(folder)
+            // A restored backup comes with other modes.
+            if !Files.isSymbolicLink(folder) { unsafe chmod(folder, 0o700) }
         }
     }
 }

@@ -92,7 +92,6 @@ extension WorkOrder {
         sandbox.writablePaths = settings.writablePaths
         sandbox.bindPorts = settings.bindPorts
         sandbox.connectPorts = settings.connectPorts
-        sandbox.maxProcesses = settings.maxProcesses
         sandbox.maxOpenFiles = settings.maxOpenFiles
         sandbox.maxFileBytes = (settings.maxFileMB > 0 ? settings.maxFileMB : settings.maxDiskMB) << 20
         sandbox.maxAddressSpaceBytes = settings.maxAddressSpaceMB << 20

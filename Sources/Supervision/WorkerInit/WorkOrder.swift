@@ -35,7 +35,6 @@ package struct WorkOrder: Sendable, Equatable {
         package var bindPorts: [Int]?
         package var connectPorts: [Int]?
         /// 0 each: no limit.
-        package var maxProcesses = 0
         package var maxOpenFiles = 0
         package var maxFileBytes = 0
         package var maxAddressSpaceBytes = 0
@@ -178,7 +177,7 @@ extension WorkOrder.Sandboxing {
     fileprivate var entries: [(key: String, value: String)] {
         var entries = [
             ("on", isOn ? "1" : "0"), ("data", dataFolder), ("remote", localRemote),
-            ("processes", String(maxProcesses)),
+
             ("open_files", String(maxOpenFiles)), ("file_bytes", String(maxFileBytes)),
             ("address_space", String(maxAddressSpaceBytes)), ("disk_bytes", String(maxDiskBytes)),
             ("nice", String(niceIncrement)),
@@ -196,7 +195,6 @@ extension WorkOrder.Sandboxing {
         case "on": isOn = value == "1"
         case "data": dataFolder = value
         case "remote": localRemote = value
-        case "processes": maxProcesses = Int(value) ?? 0
         case "open_files": maxOpenFiles = Int(value) ?? 0
         case "file_bytes": maxFileBytes = Int(value) ?? 0
         case "address_space": maxAddressSpaceBytes = Int(value) ?? 0
