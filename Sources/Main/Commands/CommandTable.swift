@@ -9,7 +9,7 @@ struct SubCommand: Sendable {
     let run: @Sendable (Arguments) throws -> Int32
 
     static let all: [SubCommand] = [
-        serve, demo, dispatch, ps, logs, cancel, changes, status, hosts, config, token, doctor, completions,
+        serve, demo, dispatch, ps, logs, cancel, changes, status, hosts, pulse, config, token, doctor, completions,
     ]
 
     var usage: String {

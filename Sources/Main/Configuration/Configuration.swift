@@ -6,10 +6,8 @@ struct Configuration: Sendable, Equatable {
     var node = NodeSettings()
     var authToken = ""
     var trustedProxies: [String] = []
-    var pulseEnabled = false
-    var pulseIntervalSeconds = 120
-    var pulseRepositories = ""
-    var pulseRequiredLabel = ""
+    var pulse = PulseSettings()
+    var pulseUsesRemoteHosts = true
     /// Keys that mean nothing to this version.
     var unknownKeys: [String] = []
 
@@ -23,10 +21,7 @@ struct Configuration: Sendable, Equatable {
         readSandbox(&reader)
         node.gitBaseURL = reader.string("git.base_url", node.gitBaseURL) { Configuration.problem(baseURL: $0) }
         node.sshKey = reader.choice("git.ssh_key", node.sshKey)
-        pulseEnabled = reader.bool("pulse.enabled", false)
-        pulseIntervalSeconds = reader.integer("pulse.interval_seconds", 120, 10...86_400)
-        pulseRepositories = reader.string("pulse.repos_json_path", "") { _ in nil }
-        pulseRequiredLabel = reader.string("pulse.required_label", "") { _ in nil }
+        readPulse(&reader)
         node.logFileLimit = reader.integer("logs.max_file_mb", 10, 1...10_000) << 20
         node.worktreeRetention = .seconds(reader.integer("retention.worktree_hours", 24, 0...87_600) * 3600)
         node.recordRetention = .seconds(reader.integer("retention.days", 30, 1...3650) * 86_400)
@@ -87,6 +82,19 @@ struct Configuration: Sendable, Equatable {
             node.agent = AgentPreset.custom(command)
         }
         node.agentEnvironment = reader.stringTable("agent.env")
+    }
+
+    private mutating func readPulse(_ reader: inout ConfigurationReader) {
+        pulse.isEnabled = reader.bool("pulse.enabled", false)
+        pulse.interval = .seconds(reader.integer("pulse.interval_seconds", 120, 10...86_400))
+        pulse.repositoriesPath = reader.string("pulse.repos_json_path", "") { _ in nil }
+        pulse.requiredLabel = reader.string("pulse.required_label", "") { _ in nil }
+        pulse.apiURL = reader.string("pulse.api_url", GitHubClient.apiURL(ofGit: node.gitBaseURL)) {
+            Names.problem(callbackURL: $0)
+        }
+        pulse.settleTime = reader.seconds("pulse.settle_seconds", 8)
+        pulseUsesRemoteHosts = reader.bool("pulse.use_remote_hosts", true)
+        pulse.model = node.defaultModel
     }
 
     private mutating func readSandbox(_ reader: inout ConfigurationReader) {

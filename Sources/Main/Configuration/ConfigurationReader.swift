@@ -21,7 +21,12 @@ struct ConfigurationReader {
     }
 
     /// A number of minutes, with a fraction if need be.
-    mutating func minutes(_ path: String, _ fallback: Double) -> Duration {
+    mutating func minutes(_ path: String, _ fallback: Double) -> Duration { number(path, fallback) * 60 }
+
+    /// A number of seconds, with a fraction if need be.
+    mutating func seconds(_ path: String, _ fallback: Double) -> Duration { number(path, fallback) }
+
+    private mutating func number(_ path: String, _ fallback: Double) -> Duration {
         let most = 100_000.0
         let value: Double? =
             switch value(at: path) {
@@ -34,7 +39,7 @@ struct ConfigurationReader {
             report(path, "must be a number from 0 to \(Int(most))")
             return .zero
         }
-        return .seconds(value * 60)
+        return .seconds(value)
     }
 
     mutating func bool(_ path: String, _ fallback: Bool) -> Bool {

@@ -11,6 +11,8 @@ actor NodeRunner {
     private nonisolated let log: NodeLog
     private let options: ServeOptions
     private let api: NodeAPI
+    private let pulse: Pulse
+    private let fleet: PulseFleet
     private let file: ConfigurationFile
     private let paths: NodePaths
     private let descriptorLimit: Int64
@@ -53,7 +55,10 @@ actor NodeRunner {
         supervisor = Supervisor(
             services: services, paths: paths, settings: NodeRunner.settings(configuration), environment: environment,
             noticeBody: NodeAPI.noticeBody)
-        api = NodeAPI(supervisor: supervisor, settings: APISettings(), log: log)
+        fleet = PulseFleet(
+            supervisor: supervisor, hostsPath: RemoteHosts.defaultPath, files: services.files, environment: environment)
+        pulse = Pulse(services: services, folder: paths.data + "/pulse", nodes: fleet, environment: environment)
+        api = NodeAPI(supervisor: supervisor, pulse: pulse, settings: APISettings(), log: log)
         signals.handler = { [weak self] signal in self?.assumeIsolated { $0.received(signal) } }
     }
 
@@ -80,7 +85,7 @@ actor NodeRunner {
             Terminal.error(NodeRunner.sentence(for: error, options))
             return 1
         }
-        publish()
+        await publish()
         watchFile()
         await reportStart(server)
         await withDiscardingTaskGroup { group in
@@ -89,6 +94,7 @@ actor NodeRunner {
                 await supervisor.run()
                 await self.supervisorEnded()
             }
+            group.addTask(executorPreference: loop) { [pulse] in await pulse.run() }
             await serveRequests()
             await server.stop()
         }
@@ -112,6 +118,7 @@ actor NodeRunner {
             if requests.stops > 0 {
                 requests.stops = 0
                 log.info("The node is stopping.")
+                await pulse.stop()
                 await supervisor.drain()
             }
             if !requests.reloads && requests.stops == 0 && !supervisorIsDone { await bell.wait() }
@@ -161,7 +168,7 @@ actor NodeRunner {
         return ["GH_TOKEN", "ANTHROPIC_API_KEY"].filter { environment[$0]?.isEmpty ?? true }
     }
 
-    private func publish() {
+    private func publish() async {
         var settings = APISettings()
         settings.version = Version.current
         settings.token = configuration.authToken
@@ -169,9 +176,19 @@ actor NodeRunner {
         if Environment.isCloudron, let proxy = Environment.variables["CLOUDRON_PROXY_IP"] {
             settings.trustedProxies.append(proxy)
         }
-        settings.pulseEnabled = configuration.pulseEnabled
         settings.configurationProblems = problems
         api.update(settings)
+        await fleet.use(remoteHosts: configuration.pulseUsesRemoteHosts)
+        await pulse.apply(pulseSettings)
+    }
+
+    private var pulseSettings: PulseSettings {
+        var settings = configuration.pulse
+        if settings.repositoriesPath.isEmpty { settings.repositoriesPath = paths.config + "/repos.json" }
+        settings.token =
+            configuration.node.agentEnvironment["GH_TOKEN"] ?? Environment.variables["GH_TOKEN"] ?? ""
+        settings.version = Version.current
+        return settings
     }
 
     private var problems: [String] {
@@ -245,6 +262,6 @@ actor NodeRunner {
             }
             configurationFault = error.description
         }
-        publish()
+        await publish()
     }
 }

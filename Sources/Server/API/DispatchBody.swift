@@ -12,10 +12,11 @@ struct DispatchBody: Decodable {
     let request: DispatchRequest
 
     private enum CodingKeys: String, CodingKey, CaseIterable {
-        case repo, prompt, model, branch, restart
+        case repo, prompt, model, branch, restart, issue
         case taskID = "task_id"
         case continueTask = "continue_task"
         case callbackURL = "callback_url"
+        case baseBranch = "base_branch"
     }
 
     /// - Throws: `FieldError`.
@@ -59,10 +60,31 @@ struct DispatchBody: Decodable {
         request.branch = try string(.branch, Names.problem(branch:))
         request.continueTask = try string(.continueTask, Names.problem(taskID:))
         request.callbackURL = try string(.callbackURL, Names.problem(callbackURL:))
+        request.baseBranch = try string(.baseBranch, Names.problem(branch:))
+        if values.contains(.issue), (try? values.decodeNil(forKey: .issue)) == false {
+            request.issue = try DispatchBody.issue(values.superDecoder(forKey: .issue))
+        }
         if values.contains(.restart), (try? values.decodeNil(forKey: .restart)) == false {
             request.restart = try DispatchBody.restart(values.superDecoder(forKey: .restart))
         }
         self.request = request
+    }
+
+    /// What another node's pulse hands over: it becomes environment and an argument of the agent.
+    private static func issue(_ decoder: any Decoder) throws -> IssueContext {
+        let longest = 500
+        func isPlain(_ text: String) -> Bool {
+            text.utf8.count <= longest && !text.unicodeScalars.contains { $0.value < 0x20 || $0.value == 0x7f }
+        }
+        guard let issue = try? IssueContext(from: decoder), issue.number > 0,
+            [issue.title, issue.login, issue.leaseToken, issue.device, issue.attemptID].allSatisfy(isPlain)
+        else {
+            throw FieldError(
+                field: "issue",
+                message: "issue must be an object with number, title, login, lease_token, device and attempt_id, each of "
+                    + "at most \(longest) bytes without control characters.")
+        }
+        return issue
     }
 
     private static func restart(_ decoder: any Decoder) throws -> RestartPolicy {

@@ -3,6 +3,7 @@ import Supervision
 extension NodeAPI {
     func status() async -> HTTPResponse {
         let status = await supervisor.status()
+        let pulse = await pulse.current
         return .json(
             200,
             StatusView(
@@ -11,7 +12,7 @@ extension NodeAPI {
                 workers: .init(active: status.active, max: status.max, available: max(0, status.max - status.active)),
                 queue: .init(length: status.queued),
                 memory: .init(total_mb: status.memory.totalMB, available_mb: status.memory.availableMB),
-                pulse: .init(enabled: settings.pulseEnabled),
+                pulse: PulseSummary(pulse),
                 disk: status.disk.map {
                     .init(free_mb: $0.freeMB, total_mb: $0.totalMB, workspace_mb: $0.workspaceMB, logs_mb: $0.logsMB)
                 }, kept_worktrees: status.keptWorktrees,

@@ -9,7 +9,6 @@ package struct APISettings: Sendable {
     package var token = ""
     /// The addresses whose X-Forwarded-For is believed.
     package var trustedProxies: [String] = []
-    package var pulseEnabled = false
     package var configurationProblems: [String] = []
 
     package init() {}
@@ -20,6 +19,7 @@ package struct APISettings: Sendable {
 /// - Note: `@unchecked Sendable` holds because its state is only used on the event loop, where all connections live.
 package final class NodeAPI: HTTPHandler, @unchecked Sendable {
     let supervisor: Supervisor
+    let pulse: Pulse
     private(set) var settings: APISettings
     private var authenticator: Authenticator
     private(set) var requestCounts: [RequestKey: Int] = [:]
@@ -38,8 +38,9 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
 
     private let log: NodeLog
 
-    package init(supervisor: Supervisor, settings: APISettings, log: NodeLog) {
+    package init(supervisor: Supervisor, pulse: Pulse, settings: APISettings, log: NodeLog) {
         self.supervisor = supervisor
+        self.pulse = pulse
         self.log = log
         self.settings = settings
         authenticator = Authenticator(token: settings.token)
@@ -137,6 +138,8 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
         case .workers: return await workers()
         case .worker: return await worker(id)
         case .cancel: return await cancel(id)
+        case .pulse: return await pulseStatus()
+        case .pulseRound: return await pulseRound(request)
         case .changes: return await changes(id)
         case .logs: return await logs(id, request)
         }

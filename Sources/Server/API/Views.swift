@@ -31,7 +31,6 @@ struct StatusView: Encodable {
     struct Workers: Encodable { var active, max, available: Int }
     struct Memory: Encodable { var total_mb, available_mb: Int }
     struct Queue: Encodable { var length: Int }
-    struct Pulse: Encodable { var enabled: Bool }
     struct Disk: Encodable { var free_mb, total_mb, workspace_mb, logs_mb: Int }
 
     /// How workers are held.
@@ -49,7 +48,7 @@ struct StatusView: Encodable {
     var workers: Workers
     var queue: Queue
     var memory: Memory
-    var pulse: Pulse
+    var pulse: PulseSummary
     var disk: Disk?
     /// Ended tasks whose worktrees hold work that was never pushed.
     var kept_worktrees: [String]
@@ -58,6 +57,71 @@ struct StatusView: Encodable {
     var degraded: [String]
     /// What is missing or wrong in the configuration.
     var configuration_problems: [String]
+}
+
+/// The pulse, as anybody may know of it: no names.
+struct PulseSummary: Encodable {
+    var enabled: Bool
+    var last_round: Date?
+    var next_round: Date?
+    var claims: Int
+    var problems: Int
+    /// Of GitHub's rate limit, as its last answer told.
+    var requests_left: Int?
+    var requests_limit: Int?
+
+    init(_ status: PulseStatus) {
+        enabled = status.isEnabled
+        last_round = status.lastRound
+        next_round = status.nextRound
+        claims = status.claims.count
+        problems = status.problems.count
+        requests_left = status.budget.remaining
+        requests_limit = status.budget.limit
+    }
+}
+
+/// The pulse, with what its last round decided and why.
+struct PulseView: Encodable {
+    struct Claim: Encodable {
+        var issue: String
+        var task_id: String
+    }
+
+    struct Decision: Encodable {
+        var repo: String
+        var number: Int
+        var title: String
+        var score: Int
+        var verdict: String
+        var reason: String
+    }
+
+    var enabled: Bool
+    var last_round: Date?
+    var next_round: Date?
+    var claims: [Claim]
+    var problems: [String]
+    var decisions: [Decision]
+    var requests: Int
+    var not_modified: Int
+    var requests_left: Int?
+
+    init(_ status: PulseStatus, decisions: [PulseDecision]? = nil) {
+        enabled = status.isEnabled
+        last_round = status.lastRound
+        next_round = status.nextRound
+        claims = status.claims.sorted { $0.key < $1.key }.map { Claim(issue: $0.key, task_id: $0.value) }
+        problems = status.problems
+        self.decisions = (decisions ?? status.decisions).map {
+            Decision(
+                repo: $0.repo, number: $0.number, title: $0.title, score: $0.score, verdict: $0.verdict.rawValue,
+                reason: $0.reason)
+        }
+        requests = status.budget.requests
+        not_modified = status.budget.notModified
+        requests_left = status.budget.remaining
+    }
 }
 
 struct DispatchView: Encodable {

@@ -9,7 +9,7 @@ package final class Reaper: @unchecked Sendable {
     /// How often orphans are looked for until none is left.
     private static let orphanRound = Duration.milliseconds(5)
 
-    let loop: EventLoop
+    package let loop: EventLoop
     private let signals: Descriptor
     private var children: [Int32: (ChildExit) -> Void] = [:]
     private var isEndingOrphans = false

@@ -8,10 +8,39 @@ package struct DispatchRequest: Sendable, Equatable {
     package var restart: RestartPolicy?
     package var continueTask: String?
     package var callbackURL: String?
+    /// What a branch that isn't there starts from; nil: the remote's default branch.
+    package var baseBranch: String?
+    package var issue: IssueContext?
 
     package init(repo: String, prompt: String) {
         self.repo = repo
         self.prompt = prompt
+    }
+}
+
+/// The issue that a task is for, and the claim under which it's worked on.
+package struct IssueContext: Sendable, Equatable, Codable {
+    package var number: Int
+    package var title: String
+    /// Whose claim it is.
+    package var login: String
+    package var leaseToken: String
+    package var device: String
+    package var attemptID: String
+
+    package init(number: Int, title: String, login: String, leaseToken: String, device: String, attemptID: String) {
+        self.number = number
+        self.title = title
+        self.login = login
+        self.leaseToken = leaseToken
+        self.device = device
+        self.attemptID = attemptID
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case number, title, login, device
+        case leaseToken = "lease_token"
+        case attemptID = "attempt_id"
     }
 }
 

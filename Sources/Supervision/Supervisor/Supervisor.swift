@@ -284,6 +284,8 @@ package actor Supervisor {
         spec.restart = request.restart
         spec.continueTask = request.continueTask
         spec.callbackURL = request.callbackURL
+        spec.baseBranch = request.baseBranch
+        spec.issue = request.issue
         return spec
     }
 

@@ -16,6 +16,9 @@ package struct TaskSpec: Sendable, Equatable, Codable {
     package var continueTask: String?
     /// Who is told of the end, besides whom the node tells anyway.
     package var callbackURL: String?
+    /// What a branch that isn't there starts from; nil: the remote's default branch.
+    package var baseBranch: String?
+    package var issue: IssueContext?
 
     package init(id: String, repo: String, prompt: String, model: String, branch: String?) {
         self.id = id
@@ -30,10 +33,11 @@ package struct TaskSpec: Sendable, Equatable, Codable {
 
     enum CodingKeys: String, CodingKey {
         case id = "task_id"
-        case repo, prompt, model, branch, restart
+        case repo, prompt, model, branch, restart, issue
         case branchWasNamed = "branch_was_named"
         case continueTask = "continue_task"
         case callbackURL = "callback_url"
+        case baseBranch = "base_branch"
     }
 }
 

@@ -32,6 +32,7 @@ extension WorkOrder {
         taskFolder = surroundings.paths.taskFolder(of: spec.continueTask ?? spec.id)
         branch = spec.branch
         branchWasNamed = spec.branchWasNamed
+        baseBranch = spec.baseBranch ?? ""
         base = record.base ?? ""
         prompt = spec.prompt
         var session: String?
@@ -107,7 +108,7 @@ extension WorkOrder {
         values.prompt = prompt
         values.promptFile = promptFile
         values.session = session
-        values.title = spec.id
+        values.title = spec.issue.map { "Issue #\($0.number): \($0.title)" } ?? spec.id
         values.home = home
         return values
     }
@@ -129,6 +130,13 @@ extension WorkOrder {
             environment[flag] = "true"
         }
         environment["GIT_TERMINAL_PROMPT"] = "0"
+        if let issue = spec.issue {
+            environment["WORKER_ISSUE_NUMBER"] = String(issue.number)
+            environment["WORKER_GITHUB_LOGIN"] = issue.login
+            environment["AIDEVOPS_DISPATCH_LEASE_TOKEN"] = issue.leaseToken
+            environment["AIDEVOPS_DISPATCH_LEASE_DEVICE"] = issue.device
+            environment["AIDEVOPS_ATTEMPT_ID"] = issue.attemptID
+        }
         return environment
     }
 }

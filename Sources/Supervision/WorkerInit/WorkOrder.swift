@@ -52,6 +52,8 @@ package struct WorkOrder: Sendable, Equatable {
     package var branch = ""
     /// Whether the dispatch named the branch, so that a missing one is created; else the remote's default is taken.
     package var branchWasNamed = false
+    /// What a branch that isn't there starts from; empty: the remote's default branch.
+    package var baseBranch = ""
     /// Goes on in the worktree that is there.
     package var keepsWorktree = false
     /// The commit that the first attempt started from, when it is known: what the work is counted from.
@@ -101,6 +103,7 @@ extension WorkOrder {
         add("task_folder", taskFolder)
         add("branch", branch)
         add("branch_was_named", branchWasNamed ? "1" : "0")
+        add("base_branch", baseBranch)
         add("keeps_worktree", keepsWorktree ? "1" : "0")
         add("base", base)
         for launch in launches {
@@ -143,6 +146,7 @@ extension WorkOrder {
         case "task_folder": taskFolder = value
         case "branch": branch = value
         case "branch_was_named": branchWasNamed = value == "1"
+        case "base_branch": baseBranch = value
         case "keeps_worktree": keepsWorktree = value == "1"
         case "base": base = value
         case "launch": launches.append(Launch(major: Int(value), arguments: []))

@@ -103,12 +103,14 @@ struct WorkspacePreparation {
             tell(.note("the repository is empty: starting branch \(order.branch) in it"))
             return .emptyRepository
         }
-        let base = try defaultBranch(among: branches, supervisor)
+        let base =
+            order.branchWasNamed && branches.contains(order.baseBranch)
+            ? order.baseBranch : try defaultBranch(among: branches, supervisor)
         guard order.branchWasNamed else {
             tell(.note("the repository has no branch \(order.branch): using its default branch \(base)"))
             return .branch(base)
         }
-        tell(.note("the repository has no branch \(order.branch): creating it from its default branch \(base)"))
+        tell(.note("the repository has no branch \(order.branch): creating it from \(base == order.baseBranch ? "" : "its default branch ")\(base)"))
         return .newBranch(from: base)
     }
 
