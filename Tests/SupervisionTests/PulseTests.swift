@@ -39,7 +39,9 @@ import Testing
         #expect(throws: (any Error).self) { try PulseRepositories(decoding: Array("[]".utf8)) }
     }
 
-    @Test(arguments: [(22, 6, 23, true), (22, 6, 5, true), (22, 6, 6, false), (9, 17, 9, true), (9, 17, 17, false), (3, 3, 12, true)])
+    @Test(arguments: [
+        (22, 6, 23, true), (22, 6, 5, true), (22, 6, 6, false), (9, 17, 9, true), (9, 17, 17, false), (3, 3, 12, true),
+    ])
     func hoursWrapMidnight(start: Int, end: Int, hour: Int, isOpen: Bool) {
         var repository = PulseRepository(slug: "o/r")
         repository.hours = (start, end)
@@ -85,7 +87,9 @@ import Testing
         #expect(rules.problem(issue([], age: 10), now: Self.now) != nil)
         var narrow = rules
         narrow.requiredLabel = "Auto-Dispatch"
-        #expect(narrow.problem(issue([]), now: Self.now) != nil && narrow.problem(issue(["auto-dispatch"]), now: Self.now) == nil)
+        #expect(
+            narrow.problem(issue([]), now: Self.now) != nil
+                && narrow.problem(issue(["auto-dispatch"]), now: Self.now) == nil)
         var closed = issue([])
         closed.isOpen = false
         var pull = issue([])
@@ -102,7 +106,8 @@ import Testing
         }
         #expect(score([], tooling) == 5000 && score([], product) == 4000)
         #expect(score(["critical", "bug"], product) == 11_000 && score(["priority:high"], tooling) == 11_000)
-        #expect(score(["bug", "tier:simple", "status:available", "good first issue", "auto-dispatch"], tooling) == 13_600)
+        #expect(
+            score(["bug", "tier:simple", "status:available", "good first issue", "auto-dispatch"], tooling) == 13_600)
         #expect(score(["low", "tier:thinking"], tooling) == 4300)
         #expect(score([], tooling, age: 3 * 86_400) == 5075 && score([], tooling, age: 1000 * 86_400) == 5900)
     }
@@ -113,9 +118,12 @@ import Testing
     private let me = ClaimProtocol.Speaker(login: "me", device: "d1", version: "1")
     private let other = ClaimProtocol.Speaker(login: "other", device: "d2", version: "1")
 
-    private func comment(_ id: Int, _ body: String, at seconds: Double = 0, association: String = "MEMBER") -> IssueComment {
+    private func comment(_ id: Int, _ body: String, at seconds: Double = 0, association: String = "MEMBER")
+        -> IssueComment
+    {
         IssueComment(
-            id: id, author: "x", association: association, body: body, createdAt: Self.start.addingTimeInterval(seconds))
+            id: id, author: "x", association: association, body: body, createdAt: Self.start.addingTimeInterval(seconds)
+        )
     }
 
     private func claim(_ nonce: String, _ speaker: ClaimProtocol.Speaker, clockError: Double = 0) -> String {
@@ -140,7 +148,9 @@ import Testing
         #expect(winners([comment(1, claim("b", me)), comment(2, claim("a", other), at: 1)]) == ["b", "a"])
         #expect(winners([comment(1, claim("b", me)), comment(2, claim("a", other))]) == ["a", "b"])
         // What a node's own clock says doesn't count.
-        #expect(winners([comment(1, claim("b", me, clockError: 5)), comment(2, claim("a", other, clockError: -5), at: 1)]) == ["b", "a"])
+        #expect(
+            winners([comment(1, claim("b", me, clockError: 5)), comment(2, claim("a", other, clockError: -5), at: 1)])
+                == ["b", "a"])
     }
 
     @Test func strangersDoNotCount() {
@@ -155,7 +165,8 @@ import Testing
         // An assignee has launched, or is about to.
         #expect(winners([claimed], at: 1000, assignees: ["Other"]) == ["a"])
         #expect(winners([claimed], at: 1801, assignees: ["other"]) == [])
-        let released = ClaimProtocol.release("done", exit: 0, sessions: 1, by: other, now: Self.start, words: "It ended.")
+        let released = ClaimProtocol.release(
+            "done", exit: 0, sessions: 1, by: other, now: Self.start, words: "It ended.")
         #expect(winners([claimed, comment(2, released, at: 5)]) == [])
         #expect(winners([comment(1, released), comment(2, claim("a", other), at: 1)]) == ["a"])
         let foreign = ClaimProtocol.release("done", exit: 0, sessions: 1, by: me, now: Self.start, words: "")

@@ -98,7 +98,10 @@ package final class PulseSimulation: @unchecked Sendable {
 
     /// All sleep: the first to wake comes next.
     private func advance() {
-        guard let index = sleepers.indices.min(by: { (sleepers[$0].wake, sleepers[$0].order) < (sleepers[$1].wake, sleepers[$1].order) })
+        guard
+            let index = sleepers.indices.min(by: {
+                (sleepers[$0].wake, sleepers[$0].order) < (sleepers[$1].wake, sleepers[$1].order)
+            })
         else { return loop.stop() }
         let next = sleepers.remove(at: index)
         time = max(time, next.wake)
@@ -121,7 +124,8 @@ package final class PulseSimulation: @unchecked Sendable {
         for number in 0..<options.nodes {
             let error = (chance() * 2 - 1) * options.clockErrorSeconds
             let firstPause = chance() * options.intervalSeconds
-            let crashes = (0..<options.crashes).filter { $0 % options.nodes == number }.map { _ in chance() * 1800 }.sorted()
+            let crashes = (0..<options.crashes).filter { $0 % options.nodes == number }.map { _ in chance() * 1800 }
+                .sorted()
             _ = Task(executorPreference: loop) { [self] in
                 await runNode(number, clockError: error, firstPause: firstPause, crashes: crashes)
                 running -= 1
@@ -136,7 +140,9 @@ package final class PulseSimulation: @unchecked Sendable {
             if let first = entry.firstStart { report.startTimes.append(first.timeIntervalSince(start)) }
             let standing = ClaimProtocol.standing(entry.comments, assignees: entry.issue.assignees, now: time)
             report.claimsLeft += standing.count
-            if !entry.hasPullRequest { report.labelsLeft += entry.issue.labels.count { $0.hasPrefix("status:") && $0 != "status:blocked" } }
+            if !entry.hasPullRequest {
+                report.labelsLeft += entry.issue.labels.count { $0.hasPrefix("status:") && $0 != "status:blocked" }
+            }
         }
         return report
     }
@@ -189,7 +195,8 @@ package final class PulseSimulation: @unchecked Sendable {
     fileprivate func post(_ body: String, _ number: Int, by author: String) -> IssueComment {
         lastCommentID += 1
         let second = Date(timeIntervalSince1970: time.timeIntervalSince1970.rounded(.down))
-        let comment = IssueComment(id: lastCommentID, author: author, association: "MEMBER", body: body, createdAt: second)
+        let comment = IssueComment(
+            id: lastCommentID, author: author, association: "MEMBER", body: body, createdAt: second)
         issues[number]?.comments.append(comment)
         if body.contains("DISPATCH_CLAIM") { report.claimsPosted += 1 }
         return comment
@@ -226,11 +233,14 @@ package final class PulseSimulation: @unchecked Sendable {
         if task.succeeds { issues[task.number]?.hasPullRequest = true }
         return .ended(
             PulseEnd(
-                state: task.succeeds ? .succeeded : .failed, outcome: task.succeeds ? .pullRequest : nil, reason: "it ended",
+                state: task.succeeds ? .succeeded : .failed, outcome: task.succeeds ? .pullRequest : nil,
+                reason: "it ended",
                 pullRequest: task.succeeds ? "https://github.com/o/r/pull/\(task.number)" : nil))
     }
 
-    fileprivate func activeTasks(of node: String) -> Int { tasks.count { $0.key.hasSuffix("@" + node) && $0.value.end > time } }
+    fileprivate func activeTasks(of node: String) -> Int {
+        tasks.count { $0.key.hasSuffix("@" + node) && $0.value.end > time }
+    }
 }
 
 /// One node of the simulation: its view of GitHub, its slots and its clock. Runs on the simulation's loop.
@@ -258,22 +268,30 @@ private final class SimulatedNode: GitHub, PulseNodes, PulseClock, @unchecked Se
 
     func login() async throws(GitHubFailure) -> String { name }
     func openIssues(of repo: String) async throws(GitHubFailure) -> [Issue] { try await ask { world.openIssues() } }
-    func issue(_ number: Int, of repo: String) async throws(GitHubFailure) -> Issue { try await ask { world.issue(number) } }
+    func issue(_ number: Int, of repo: String) async throws(GitHubFailure) -> Issue {
+        try await ask { world.issue(number) }
+    }
     func comments(on number: Int, of repo: String) async throws(GitHubFailure) -> [IssueComment] {
         try await ask { world.comments(number) }
     }
     func comment(_ body: String, on number: Int, of repo: String) async throws(GitHubFailure) -> IssueComment {
         try await ask { world.post(body, number, by: name) }
     }
-    func deleteComment(_ id: Int, of repo: String) async throws(GitHubFailure) { try await ask { world.deleteComment(id) } }
+    func deleteComment(_ id: Int, of repo: String) async throws(GitHubFailure) {
+        try await ask { world.deleteComment(id) }
+    }
     func addLabels(_ labels: [String], to number: Int, of repo: String) async throws(GitHubFailure) {
-        try await ask { world.editIssue(number) { issue in issue.labels += labels.filter { !issue.labels.contains($0) } } }
+        try await ask {
+            world.editIssue(number) { issue in issue.labels += labels.filter { !issue.labels.contains($0) } }
+        }
     }
     func removeLabel(_ label: String, from number: Int, of repo: String) async throws(GitHubFailure) {
         try await ask { world.editIssue(number) { issue in issue.labels.removeAll { $0 == label } } }
     }
     func assign(_ login: String, to number: Int, of repo: String) async throws(GitHubFailure) {
-        try await ask { world.editIssue(number) { issue in if !issue.assignees.contains(login) { issue.assignees.append(login) } } }
+        try await ask {
+            world.editIssue(number) { issue in if !issue.assignees.contains(login) { issue.assignees.append(login) } }
+        }
     }
     func unassign(_ login: String, from number: Int, of repo: String) async throws(GitHubFailure) {
         try await ask { world.editIssue(number) { issue in issue.assignees.removeAll { $0 == login } } }
@@ -281,7 +299,9 @@ private final class SimulatedNode: GitHub, PulseNodes, PulseClock, @unchecked Se
     func hasPullRequest(for number: Int, of repo: String) async throws(GitHubFailure) -> Bool {
         try await ask { world.hasPullRequest(number) }
     }
-    func branches(beginning prefix: String, of repo: String) async throws(GitHubFailure) -> [String] { try await ask { [] } }
+    func branches(beginning prefix: String, of repo: String) async throws(GitHubFailure) -> [String] {
+        try await ask { [] }
+    }
     var budget: GitHubBudget { get async { GitHubBudget() } }
 
     func slots() async -> (free: Int, all: Int) {

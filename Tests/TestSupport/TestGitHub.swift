@@ -14,6 +14,13 @@ package final class TestGitHub: Sendable {
         package var association = "MEMBER"
         package var body: String
         package var createdAt: Date
+
+        package init(id: Int, author: String, body: String, createdAt: Date) {
+            self.id = id
+            self.author = author
+            self.body = body
+            self.createdAt = createdAt
+        }
     }
 
     package struct TestIssue: Sendable {
@@ -77,7 +84,9 @@ package final class TestGitHub: Sendable {
 
     package var url: String { "http://127.0.0.1:\(port)" }
 
-    package func edit<Result: Sendable>(_ change: (inout sending State) -> Result) -> Result { state.withLock { change(&$0) } }
+    package func edit<Result: Sendable>(_ change: (inout sending State) -> Result) -> Result {
+        state.withLock { change(&$0) }
+    }
 
     package func add(_ issues: [TestIssue], to repo: String) {
         edit { state in for issue in issues { state.issues[repo, default: [:]][issue.number] = issue } }
@@ -139,12 +148,15 @@ package final class TestGitHub: Sendable {
                 return state.faults.remove(at: fault).answer
             }
             let token = (request.headers["authorization"] ?? "").split(separator: " ").last.map(String.init) ?? ""
-            guard let login = state.logins[token] else { return TestGitHub.plain(401, #"{"message":"Bad credentials"}"#) }
+            guard let login = state.logins[token] else {
+                return TestGitHub.plain(401, #"{"message":"Bad credentials"}"#)
+            }
             guard let (status, body, link) = TestGitHub.route(request, login, url: url, &state) else {
                 return TestGitHub.plain(404, #"{"message":"Not Found"}"#)
             }
             let tag = "\"\(TestGitHub.tag(body + link))\""
-            let limits = "X-RateLimit-Limit: 5000\r\nX-RateLimit-Remaining: \(state.remaining)\r\nX-RateLimit-Reset: 4102444800\r\n"
+            let limits =
+                "X-RateLimit-Limit: 5000\r\nX-RateLimit-Remaining: \(state.remaining)\r\nX-RateLimit-Reset: 4102444800\r\n"
             if request.method == "GET", request.headers["if-none-match"] == tag {
                 state.notModified += 1
                 return "HTTP/1.1 304 Not Modified\r\nETag: \(tag)\r\n\(limits)Connection: close\r\n\r\n"
@@ -173,7 +185,8 @@ package final class TestGitHub: Sendable {
     private static func json(_ issue: TestIssue, _ repo: String) -> String {
         let labels = issue.labels.map { #"{"name":\#(quoted($0))}"# }.joined(separator: ",")
         let people = issue.assignees.map { #"{"login":\#(quoted($0))}"# }.joined(separator: ",")
-        return #"{"number":\#(issue.number),"title":\#(quoted(issue.title)),"html_url":"https://github.com/\#(repo)/issues/\#(issue.number)","state":"\#(issue.isOpen ? "open" : "closed")","labels":[\#(labels)],"assignees":[\#(people)],"created_at":"\#(issue.createdAt.formatted(.iso8601))"}"#
+        return
+            #"{"number":\#(issue.number),"title":\#(quoted(issue.title)),"html_url":"https://github.com/\#(repo)/issues/\#(issue.number)","state":"\#(issue.isOpen ? "open" : "closed")","labels":[\#(labels)],"assignees":[\#(people)],"created_at":"\#(issue.createdAt.formatted(.iso8601))"}"#
     }
 
     private static func json(_ comment: Comment) -> String {
@@ -196,7 +209,9 @@ package final class TestGitHub: Sendable {
         var issue: Int?
     }
 
-    private static func route(_ request: Request, _ login: String, url: String, _ state: inout State) -> (Int, String, String)? {
+    private static func route(_ request: Request, _ login: String, url: String, _ state: inout State) -> (
+        Int, String, String
+    )? {
         let parts = request.path.split(separator: "/").map { $0.removingPercentEncoding }
         if parts == ["user"] { return (200, #"{"login":\#(quoted(login))}"#, "") }
         guard parts.count > 3, parts[0] == "repos" else { return nil }
@@ -230,7 +245,8 @@ package final class TestGitHub: Sendable {
     }
 
     private static func about(
-        _ request: Request, _ rest: [String], _ issue: inout TestIssue, _ repo: String, _ login: String, _ words: Words?,
+        _ request: Request, _ rest: [String], _ issue: inout TestIssue, _ repo: String, _ login: String,
+        _ words: Words?,
         url: String, _ state: inout State
     ) -> (Int, String, String)? {
         switch (request.method, rest.first) {
@@ -258,7 +274,9 @@ package final class TestGitHub: Sendable {
             issue.labels.removeAll { $0 == label }
             return (200, "[]", "")
         case ("POST", "assignees"):
-            for person in words?.assignees ?? [] where !issue.assignees.contains(person) { issue.assignees.append(person) }
+            for person in words?.assignees ?? [] where !issue.assignees.contains(person) {
+                issue.assignees.append(person)
+            }
             state.mostAssignees = max(state.mostAssignees, issue.assignees.count)
             return (201, json(issue, repo), "")
         case ("DELETE", "assignees"):
@@ -274,7 +292,8 @@ extension Substring {
         var bytes: [UInt8] = []
         var rest = utf8[...]
         while let byte = rest.popFirst() {
-            if byte == UInt8(ascii: "%"), let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16) {
+            if byte == UInt8(ascii: "%"), let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16)
+            {
                 bytes.append(value)
                 rest = rest.dropFirst(2)
             } else {

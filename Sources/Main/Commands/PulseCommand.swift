@@ -26,7 +26,8 @@ extension SubCommand {
     private static func text(_ pulse: JSONValue) -> String {
         let rows = (pulse["decisions"]?.array ?? []).map { decision in
             [
-                "\(decision["repo"]?.string ?? "")#\(decision["number"]?.integer ?? 0)", "\(decision["score"]?.integer ?? 0)",
+                "\(decision["repo"]?.string ?? "")#\(decision["number"]?.integer ?? 0)",
+                "\(decision["score"]?.integer ?? 0)",
                 decision["verdict"]?.string ?? "", decision["reason"]?.string ?? "", decision["title"]?.string ?? "",
             ]
         }

@@ -43,7 +43,9 @@ actor PulseFleet: PulseNodes {
         case lost(String)
     }
 
-    private func ask(_ host: RemoteHosts.Host, _ method: String, _ path: String, _ body: JSONValue? = nil) async -> Answer {
+    private func ask(_ host: RemoteHosts.Host, _ method: String, _ path: String, _ body: JSONValue? = nil) async
+        -> Answer
+    {
         var request = CurlRequest(url: host.url + path)
         request.method = method
         request.timeoutSeconds = PulseFleet.timeoutSeconds
@@ -77,7 +79,9 @@ actor PulseFleet: PulseNodes {
                     guard case .answered(200, let status) = await ask(host, "GET", "/status"),
                         status["status"]?.string != "draining"
                     else { return nil }
-                    return (host, status["workers"]?["available"]?.integer ?? 0, status["workers"]?["max"]?.integer ?? 0)
+                    return (
+                        host, status["workers"]?["available"]?.integer ?? 0, status["workers"]?["max"]?.integer ?? 0
+                    )
                 }
             }
             var found: [(host: RemoteHosts.Host, free: Int, all: Int)] = []
@@ -107,7 +111,9 @@ actor PulseFleet: PulseNodes {
             if case .alreadyActive = error { return .placed(host: nil, pid: nil) }
             refusals.append("this node: \(error)")
         }
-        let remote = await remoteSlots().filter { $0.free > 0 }.sorted { ($1.free, $0.host.name) < ($0.free, $1.host.name) }
+        let remote = await remoteSlots().filter { $0.free > 0 }.sorted {
+            ($1.free, $0.host.name) < ($0.free, $1.host.name)
+        }
         turn += 1
         for (host, _, _) in PulseFleet.rotated(remote, by: turn) {
             switch await offer(request, to: host) {
@@ -136,7 +142,9 @@ actor PulseFleet: PulseNodes {
         case .answered(let status, let answer):
             let sentence = answer["error"]?.string
             // A proxy's answer isn't the node's.
-            if status >= 500, sentence == nil { return await resolve(request, at: host, "it answered with status \(status)") }
+            if status >= 500, sentence == nil {
+                return await resolve(request, at: host, "it answered with status \(status)")
+            }
             return .refused(sentence ?? "it answered with status \(status)")
         case .unreached(let reason): return .refused(reason)
         case .lost(let reason): return await resolve(request, at: host, reason)
@@ -144,7 +152,9 @@ actor PulseFleet: PulseNodes {
     }
 
     /// Asks a node that may have the task whether it has.
-    private func resolve(_ request: DispatchRequest, at host: RemoteHosts.Host, _ reason: String) async -> PulsePlacement {
+    private func resolve(_ request: DispatchRequest, at host: RemoteHosts.Host, _ reason: String) async
+        -> PulsePlacement
+    {
         for _ in 0..<PulseFleet.questions {
             switch await ask(host, "GET", "/workers/\(request.id ?? "")") {
             case .answered(200, let answer):
@@ -188,7 +198,8 @@ actor PulseFleet: PulseNodes {
         PulseEnd(
             state: record.state, outcome: record.outcome, reason: record.reason, exitCode: record.exitCode,
             pullRequest: record.pullRequest,
-            tokens: (record.usage?.inputTokens ?? 0) + (record.usage?.outputTokens ?? 0), attempts: record.attempts.count)
+            tokens: (record.usage?.inputTokens ?? 0) + (record.usage?.outputTokens ?? 0),
+            attempts: record.attempts.count)
     }
 
     private static func fate(_ answer: JSONValue) -> PulseFate {
@@ -198,7 +209,8 @@ actor PulseFleet: PulseNodes {
         return .ended(
             PulseEnd(
                 state: state, outcome: answer["outcome"]?.string.flatMap(TaskOutcome.init),
-                reason: answer["reason"]?.string ?? "", exitCode: answer["exit_code"]?.integer.map { Int32(truncatingIfNeeded: $0) },
+                reason: answer["reason"]?.string ?? "",
+                exitCode: answer["exit_code"]?.integer.map { Int32(truncatingIfNeeded: $0) },
                 pullRequest: answer["pull_request"]?.string,
                 tokens: (usage?["input_tokens"]?.integer ?? 0) + (usage?["output_tokens"]?.integer ?? 0),
                 attempts: answer["attempt"]?.integer ?? 1))

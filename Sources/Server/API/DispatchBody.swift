@@ -81,7 +81,8 @@ struct DispatchBody: Decodable {
         else {
             throw FieldError(
                 field: "issue",
-                message: "issue must be an object with number, title, login, lease_token, device and attempt_id, each of "
+                message:
+                    "issue must be an object with number, title, login, lease_token, device and attempt_id, each of "
                     + "at most \(longest) bytes without control characters.")
         }
         return issue

@@ -1,12 +1,14 @@
 /// What the API can be asked for.
 enum Endpoint: Equatable {
-    case health, status, dispatch, workers, worker, cancel, logs, changes, pulse, pulseRound, tasks, events, metrics, openapi
+    case health, status, dispatch, workers, worker, cancel, logs, changes, pulse, pulseRound, tasks, events, metrics,
+        openapi
     case file(DashboardFile)
 
     var needsToken: Bool {
         switch self {
         case .health, .status, .file, .openapi: false
-        case .dispatch, .workers, .worker, .cancel, .logs, .changes, .pulse, .pulseRound, .tasks, .events, .metrics: true
+        case .dispatch, .workers, .worker, .cancel, .logs, .changes, .pulse, .pulseRound, .tasks, .events, .metrics:
+            true
         }
     }
 }
@@ -30,8 +32,8 @@ struct Route: Equatable {
             Route(method: "GET", path: ["workers", ":id", "logs"], endpoint: .logs),
             Route(method: "GET", path: ["workers", ":id", "changes"], endpoint: .changes),
             Route(method: "GET", path: ["pulse"], endpoint: .pulse),
-        Route(method: "POST", path: ["pulse"], endpoint: .pulseRound),
-        Route(method: "GET", path: ["tasks"], endpoint: .tasks),
+            Route(method: "POST", path: ["pulse"], endpoint: .pulseRound),
+            Route(method: "GET", path: ["tasks"], endpoint: .tasks),
             Route(method: "GET", path: ["events"], endpoint: .events),
             Route(method: "GET", path: ["metrics"], endpoint: .metrics),
         ]

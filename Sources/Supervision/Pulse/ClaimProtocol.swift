@@ -32,7 +32,9 @@ package enum ClaimProtocol {
 
     // MARK: Writing
 
-    private static func body(_ line: String, before: String = "") -> String { before + start + "\n" + line + "\n" + end }
+    private static func body(_ line: String, before: String = "") -> String {
+        before + start + "\n" + line + "\n" + end
+    }
 
     static func claim(_ nonce: String, issue: Int, by speaker: Speaker, now: Date) -> String {
         body(
@@ -138,7 +140,9 @@ package enum ClaimProtocol {
         }
         let isVoid = statements.contains { other in
             guard isLater(other) else { return false }
-            if other.keyword == "CLAIM_RELEASED" { return other.values["runner"] == nil || other.values["runner"] == runner }
+            if other.keyword == "CLAIM_RELEASED" {
+                return other.values["runner"] == nil || other.values["runner"] == runner
+            }
             return other.keyword == "DISPATCH_LEASE" && other.values["phase"] == "terminal"
                 && other.values["lease_token"] == token
         }
@@ -147,7 +151,8 @@ package enum ClaimProtocol {
         let age = now.timeIntervalSince(claim.comment.createdAt)
         guard age < Double(claim.values["max_age_s"].flatMap { Int($0) } ?? maxAgeSeconds) else { return false }
         let expiry = claim.values["expires_at"].flatMap { Double($0) } ?? .infinity
-        let isFresh = min(expiry, claim.comment.createdAt.timeIntervalSince1970 + Double(prelaunchSeconds))
+        let isFresh =
+            min(expiry, claim.comment.createdAt.timeIntervalSince1970 + Double(prelaunchSeconds))
             >= now.timeIntervalSince1970
         return isFresh || assignees.contains { $0.lowercased() == runner?.lowercased() }
     }
@@ -156,7 +161,8 @@ package enum ClaimProtocol {
     private static func hasLease(_ token: String?, among statements: [Statement], _ now: Date) -> Bool {
         guard let token else { return false }
         return statements.contains { lease in
-            lease.keyword == "DISPATCH_LEASE" && lease.values["phase"] == "ready" && lease.values["lease_token"] == token
+            lease.keyword == "DISPATCH_LEASE" && lease.values["phase"] == "ready"
+                && lease.values["lease_token"] == token
                 && (lease.values["expires_at"].flatMap { Double($0) } ?? 0) >= now.timeIntervalSince1970
         }
     }

@@ -50,7 +50,9 @@ package actor GitHubClient: GitHub {
 
     /// The API of a host that serves repositories: GitHub's own, or an Enterprise server's.
     package static func apiURL(ofGit base: String) -> String {
-        guard let host = Names.host(of: base), host.lowercased() != "github.com" else { return "https://api.github.com" }
+        guard let host = Names.host(of: base), host.lowercased() != "github.com" else {
+            return "https://api.github.com"
+        }
         return "https://\(host)/api/v3"
     }
 
@@ -58,7 +60,8 @@ package actor GitHubClient: GitHub {
 
     private func call(_ method: String, _ url: String, body: [UInt8]? = nil) async throws(GitHubFailure) -> Answer {
         if let blockedUntil, blockedUntil > now() {
-            throw GitHubFailure(.limited(until: blockedUntil), "GitHub isn't asked before \(blockedUntil.formatted(.iso8601))")
+            throw GitHubFailure(
+                .limited(until: blockedUntil), "GitHub isn't asked before \(blockedUntil.formatted(.iso8601))")
         }
         var request = CurlRequest(url: url)
         request.method = method
@@ -115,7 +118,8 @@ package actor GitHubClient: GitHub {
         return answer
     }
 
-    private func accept(_ answer: Answer, _ cached: Cached?, url: String, isRead: Bool) throws(GitHubFailure) -> Answer {
+    private func accept(_ answer: Answer, _ cached: Cached?, url: String, isRead: Bool) throws(GitHubFailure) -> Answer
+    {
         noteBudget(answer)
         switch answer.status {
         case 304:
@@ -176,7 +180,9 @@ package actor GitHubClient: GitHub {
         blockedUntil = now().addingTimeInterval(pause)
     }
 
-    private func decode<Value: Decodable>(_ answer: Answer, _ type: Value.Type = Value.self) throws(GitHubFailure) -> Value {
+    private func decode<Value: Decodable>(_ answer: Answer, _ type: Value.Type = Value.self) throws(GitHubFailure)
+        -> Value
+    {
         let decoder = JSONDecoder()
         decoder.dateDecodingStrategy = .iso8601
         do { return try decoder.decode(type, from: Data(answer.body)) } catch {
@@ -185,13 +191,17 @@ package actor GitHubClient: GitHub {
     }
 
     /// All pages of a list. The next page's URL comes from GitHub; one elsewhere would get the token.
-    private func list<Element: Decodable>(_ path: String, of type: Element.Type) async throws(GitHubFailure) -> [Element] {
+    private func list<Element: Decodable>(_ path: String, of type: Element.Type) async throws(GitHubFailure)
+        -> [Element]
+    {
         var url = base + path
         var all: [Element] = []
         for _ in 0..<GitHubClient.maxPages {
             let answer = try await call("GET", url)
             all += try decode(answer, [Element].self)
-            guard let next = GitHubClient.nextPage(answer.headers["link"]), next.hasPrefix(base + "/") else { return all }
+            guard let next = GitHubClient.nextPage(answer.headers["link"]), next.hasPrefix(base + "/") else {
+                return all
+            }
             url = next
         }
         return all
@@ -200,7 +210,9 @@ package actor GitHubClient: GitHub {
     /// `<https://…>; rel="next", …` (RFC 8288).
     static func nextPage(_ link: String?) -> String? {
         for part in (link ?? "").split(separator: ",") where part.contains("rel=\"next\"") {
-            guard let start = part.firstIndex(of: "<"), let end = part.firstIndex(of: ">"), start < end else { continue }
+            guard let start = part.firstIndex(of: "<"), let end = part.firstIndex(of: ">"), start < end else {
+                continue
+            }
             return String(part[part.index(after: start)..<end])
         }
         return nil
@@ -248,7 +260,8 @@ extension GitHubClient {
 
     /// Without control characters: it becomes an argument and a line of a log.
     private static func plain(_ text: String) -> String {
-        String(String.UnicodeScalarView(text.unicodeScalars.filter { $0.value >= 0x20 && $0.value != 0x7f }).prefix(500))
+        String(
+            String.UnicodeScalarView(text.unicodeScalars.filter { $0.value >= 0x20 && $0.value != 0x7f }).prefix(500))
     }
 
     private func path(_ repo: String, _ rest: String) -> String { "/repos/\(repo)/\(rest)" }
@@ -302,11 +315,13 @@ extension GitHubClient {
     }
 
     package func assign(_ login: String, to number: Int, of repo: String) async throws(GitHubFailure) {
-        _ = try await call("POST", base + path(repo, "issues/\(number)/assignees"), body: encoded(["assignees": [login]]))
+        _ = try await call(
+            "POST", base + path(repo, "issues/\(number)/assignees"), body: encoded(["assignees": [login]]))
     }
 
     package func unassign(_ login: String, from number: Int, of repo: String) async throws(GitHubFailure) {
-        _ = try await call("DELETE", base + path(repo, "issues/\(number)/assignees"), body: encoded(["assignees": [login]]))
+        _ = try await call(
+            "DELETE", base + path(repo, "issues/\(number)/assignees"), body: encoded(["assignees": [login]]))
     }
 
     package func hasPullRequest(for number: Int, of repo: String) async throws(GitHubFailure) -> Bool {

@@ -110,7 +110,8 @@ package actor Pulse {
 
     private var pause: Duration {
         failures == 0
-            ? settings.interval : min(Pulse.longestPause, max(settings.interval, .seconds(30)) * (1 << min(10, failures)))
+            ? settings.interval
+            : min(Pulse.longestPause, max(settings.interval, .seconds(30)) * (1 << min(10, failures)))
     }
 
     /// - Returns: what was decided; nil when a round is under way already.
@@ -185,7 +186,9 @@ package actor Pulse {
             do {
                 let decoder = JSONDecoder()
                 decoder.dateDecodingStrategy = .iso8601
-                return (try decoder.decode(PulseState.self, from: Data(Files.read(path, limit: Pulse.maxFileBytes))), nil)
+                return (
+                    try decoder.decode(PulseState.self, from: Data(Files.read(path, limit: Pulse.maxFileBytes))), nil
+                )
             } catch {
                 unsafe rename(path, path + ".corrupt")
                 return (PulseState(device: device), "pulse/state.json could not be read, and was set aside")

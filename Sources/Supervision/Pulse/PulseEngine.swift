@@ -163,7 +163,8 @@ package final class PulseEngine {
         if let remaining = budget.remaining, let resetsAt = budget.resetsAt, resetsAt > clock.now,
             remaining < PulseEngine.budgetFloor
         {
-            problems.append("\(remaining) requests are left of GitHub's limit: nothing new before \(resetsAt.formatted(.iso8601))")
+            problems.append(
+                "\(remaining) requests are left of GitHub's limit: nothing new before \(resetsAt.formatted(.iso8601))")
             return []
         }
         var decisions: [PulseDecision] = []
@@ -260,18 +261,23 @@ extension PulseEngine {
             let comments = try await gitHub.comments(on: number, of: repo)
             let standing = ClaimProtocol.standing(comments, assignees: candidate.issue.assignees, now: clock.now)
             if let other = standing.first { return (.lost, "\(other.runner) has claimed it") }
-            if try await gitHub.hasPullRequest(for: number, of: repo) { return (.skipped, "a pull request refers to it") }
+            if try await gitHub.hasPullRequest(for: number, of: repo) {
+                return (.skipped, "a pull request refers to it")
+            }
         } catch { return (.failed, error.description) }
         let nonce = clock.nonce()
         let claim = PulseState.Claim(
-            nonce: nonce, taskID: PulseEngine.taskID(repo, number, nonce), attemptID: clock.nonce(), claimedAt: clock.now)
+            nonce: nonce, taskID: PulseEngine.taskID(repo, number, nonce), attemptID: clock.nonce(),
+            claimedAt: clock.now)
         guard await edit(candidate.key, { $0.claim = claim }) else {
             state.edit(candidate.key) { $0.claim = nil }
             return (.failed, "the claim could not be written down")
         }
         let lost: String
         do throws(GitHubFailure) {
-            if let reason = try await contest(candidate, claim) { lost = reason } else {
+            if let reason = try await contest(candidate, claim) {
+                lost = reason
+            } else {
                 return await launch(candidate, nonce)
             }
         } catch {
@@ -347,8 +353,11 @@ extension PulseEngine {
         -> DispatchRequest
     {
         let (repo, number) = (candidate.repository.slug, candidate.issue.number)
-        let earlier = try await gitHub.branches(beginning: "feature/auto-", of: repo).last { $0.hasSuffix("-gh\(number)") }
-        var request = DispatchRequest(repo: repo, prompt: "/full-loop Implement issue #\(number) (\(candidate.issue.url))")
+        let earlier = try await gitHub.branches(beginning: "feature/auto-", of: repo).last {
+            $0.hasSuffix("-gh\(number)")
+        }
+        var request = DispatchRequest(
+            repo: repo, prompt: "/full-loop Implement issue #\(number) (\(candidate.issue.url))")
         request.id = claim.taskID
         request.branch = earlier ?? "feature/auto-\(PulseEngine.stamp(clock.now))-gh\(number)"
         request.baseBranch = candidate.repository.baseBranch
@@ -405,7 +414,9 @@ extension PulseEngine {
             case (.active, .launched): continue
             case (.unreachable, .launched):
                 // The lease of a worker that nobody can ask about has run out for everybody.
-                guard clock.now.timeIntervalSince(claim.claimedAt) > Double(ClaimProtocol.leaseSeconds) else { continue }
+                guard clock.now.timeIntervalSince(claim.claimedAt) > Double(ClaimProtocol.leaseSeconds) else {
+                    continue
+                }
                 await withdraw(key, reason: "lost", isFailure: true)
             case (.active, _): _ = await edit(key) { $0.claim?.phase = .launched }
             case (.ended(let end), _): await conclude(key, claim, end)
@@ -491,7 +502,8 @@ extension PulseEngine {
             if claim.phase != .claiming {
                 let words = "No worker runs on it any more (\(reason ?? "lost"))."
                 let body = ClaimProtocol.release(
-                    reason ?? "lost", exit: nil, sessions: state.issues[key]?.sessions ?? 0, by: speaker, now: clock.now,
+                    reason ?? "lost", exit: nil, sessions: state.issues[key]?.sessions ?? 0, by: speaker,
+                    now: clock.now,
                     words: words)
                 try await release(key, claim, body, keepsAssignment: false)
             }
@@ -504,7 +516,9 @@ extension PulseEngine {
     }
 
     /// After a crash its id may not be known: then it's found by its nonce.
-    private func removeClaimComment(_ claim: PulseState.Claim, _ repo: String, _ number: Int) async throws(GitHubFailure) {
+    private func removeClaimComment(_ claim: PulseState.Claim, _ repo: String, _ number: Int)
+        async throws(GitHubFailure)
+    {
         var id = claim.commentID
         if id == nil {
             let comments = try await gitHub.comments(on: number, of: repo)

@@ -64,7 +64,9 @@ package struct PulseState: Sendable, Equatable, Codable {
         if state.claim != nil { return "this node has claimed it" }
         if state.failures >= PulseState.maxFailures { return "it failed \(state.failures) times" }
         if state.tokens >= PulseState.maxTokens { return "it has used \(state.tokens) tokens" }
-        if let retryAt = state.retryAt, retryAt > now { return "it failed and is tried again at \(retryAt.formatted(.iso8601))" }
+        if let retryAt = state.retryAt, retryAt > now {
+            return "it failed and is tried again at \(retryAt.formatted(.iso8601))"
+        }
         return nil
     }
 

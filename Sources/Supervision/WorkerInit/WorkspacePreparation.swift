@@ -110,7 +110,10 @@ struct WorkspacePreparation {
             tell(.note("the repository has no branch \(order.branch): using its default branch \(base)"))
             return .branch(base)
         }
-        tell(.note("the repository has no branch \(order.branch): creating it from \(base == order.baseBranch ? "" : "its default branch ")\(base)"))
+        tell(
+            .note(
+                "the repository has no branch \(order.branch): creating it from \(base == order.baseBranch ? "" : "its default branch ")\(base)"
+            ))
         return .newBranch(from: base)
     }
 
