@@ -25,11 +25,10 @@ ARG GH_VERSION
 ARG OPENCODE_VERSION
 ARG AIDEVOPS_VERSION
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-WORKDIR /app/code
+WORKDIR /tmp
 RUN arch="$(dpkg --print-architecture)" \
     && archive="gh_${GH_VERSION}_linux_${arch}.tar.gz" \
     && release="https://github.com/cli/cli/releases/download/v${GH_VERSION}" \
-    && cd /tmp \
     && curl --fail --silent --show-error --location --remote-name "${release}/${archive}" \
     && curl --fail --silent --show-error --location "${release}/gh_${GH_VERSION}_checksums.txt" \
         | grep " ${archive}\$" | sha256sum --check --strict - \
@@ -39,6 +38,7 @@ RUN arch="$(dpkg --print-architecture)" \
 RUN npm install --global --no-audit --no-fund "opencode-ai@${OPENCODE_VERSION}" "aidevops@${AIDEVOPS_VERSION}" \
     && npm cache clean --force \
     && rm -rf /root/.npm /tmp/*
+WORKDIR /app/code
 COPY --from=build /out/ /app/code/
 COPY start.sh /app/code/
 # The gate: the program finds its libraries, and everything that a node needs runs.
