@@ -26,7 +26,10 @@ final class Peer {
         while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
     }
 
-    static func all() -> [Peer] { [try? nginx(), try? node()].compactMap { $0 ?? nil } }
+    /// - Parameter logLines: how long the log is that the peer in Node serves.
+    static func all(logLines: Int) throws -> [Peer] {
+        [try nginx(), try node(logLines: logLines)].compactMap { $0 }
+    }
 
     private static func nginx() throws -> Peer? {
         let folder = try TemporaryFolder()
@@ -51,11 +54,14 @@ final class Peer {
         return Peer(name: "nginx return 200", port: port, worker: pid, pid: pid, folder: folder)
     }
 
-    private static func node() throws -> Peer? {
+    private static func node(logLines: Int) throws -> Peer? {
         let folder = try TemporaryFolder()
-        let script = Environment.benchmarksFolder + "/peers/health.js"
+        let script = Environment.benchmarksFolder + "/peers/original.js"
+        let lines = (1...logLines).map { "line \($0) of a log that is as long as most\n" }.joined()
+        try folder.write("log", lines)
         guard Files.exists(script),
-            let command = Command(program: "node", [script], environment: TestEnvironment.variables)
+            let command = Command(
+                program: "node", [script, folder.path + "/log", "10"], environment: TestEnvironment.variables)
         else { return nil }
         let output = open(folder.path + "/out", O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
         let pid = try start(command, output: output)

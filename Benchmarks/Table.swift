@@ -1,3 +1,5 @@
+import Glibc
+
 /// Collects figures and prints them, for people or as JSON lines.
 final class Table {
     private let json: Bool
@@ -8,7 +10,10 @@ final class Table {
     func add(_ benchmark: String, _ figure: String, _ value: Double, _ unit: String) {
         let rounded = value >= 100 ? String(Int(value.rounded())) : String((value * 100).rounded() / 100)
         rows.append((benchmark, figure, "\(rounded) \(unit)"))
-        if json { print(#"{"benchmark":"\#(benchmark)","figure":"\#(figure)","value":\#(value),"unit":"\#(unit)"}"#) }
+        if json {
+            print(#"{"benchmark":"\#(benchmark)","figure":"\#(figure)","value":\#(value),"unit":"\#(unit)"}"#)
+            fflush(nil)  // what was measured is shown also when a later step fails
+        }
     }
 
     func finish() {

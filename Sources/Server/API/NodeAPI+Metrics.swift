@@ -42,12 +42,16 @@ extension NodeAPI {
         text.histogram("aidevops_task_duration_seconds", "From dispatch to end.", [([:], counters.durations)])
         text.counter(
             "aidevops_http_requests_total", "Answered requests, by route and code.",
-            requestCounts.sorted { ($0.key.route, $0.key.status) < ($1.key.route, $1.key.status) }.map {
-                (["route": $0.key.route, "code": String($0.key.status)], Double($0.value))
+            zip(Route.Match.names, requestFigures).flatMap { name, figures in
+                figures.counts.sorted { $0.status < $1.status }.map {
+                    (["route": name, "code": String($0.status)], Double($0.count))
+                }
             })
         text.histogram(
             "aidevops_http_request_seconds", "Time to the answer, by route; a stream's until its start.",
-            requestTimes.sorted { $0.key < $1.key }.map { (["route": $0.key], $0.value) })
+            zip(Route.Match.names, requestFigures).filter { !$1.counts.isEmpty && $0 != "invalid" }.map {
+                (["route": $0], $1.times)
+            })
         let process = ProcessFigures.now()
         text.gauge(
             "aidevops_event_loop_longest_turn_seconds", "The longest turn of the event loop since the last scrape.",

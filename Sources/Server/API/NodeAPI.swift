@@ -22,19 +22,31 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
     let pulse: Pulse
     private(set) var settings: APISettings
     private var authenticator: Authenticator
-    private(set) var requestCounts: [RequestKey: Int] = [:]
-    private(set) var requestTimes: [String: Histogram] = [:]
+    /// By the index of the match.
+    private(set) var requestFigures = [RequestFigures](
+        repeating: RequestFigures(), count: Route.Match.names.count)
     /// Lines that followers were told they missed.
     var missedLines: UInt64 = 0
     private var lastRequest: UInt64 = 0
 
-    /// By which requests are counted.
-    struct RequestKey: Hashable {
-        var route: String
-        var status: Int
-    }
+    /// What came of the requests of one route.
+    struct RequestFigures {
+        private(set) var counts: [(status: Int, count: Int)] = []
+        private(set) var times = Histogram(bounds: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5])
 
-    private static let latencyBounds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]
+        mutating func add(_ status: Int) {
+            if let index = counts.firstIndex(where: { $0.status == status }) {
+                counts[index].count += 1
+            } else {
+                counts.append((status, 1))
+            }
+        }
+
+        mutating func add(_ status: Int, seconds: Double) {
+            add(status)
+            times.add(seconds)
+        }
+    }
 
     private let log: NodeLog
 
@@ -59,26 +71,27 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
     }
 
     package func response(for failure: HTTPFailure) -> HTTPResponse {
-        requestCounts[RequestKey(route: "invalid", status: failure.status), default: 0] += 1
+        requestFigures[Route.Match.invalid].add(failure.status)
         return .error(failure.status, ErrorView(failure.message))
     }
 
     package func respond(to request: HTTPRequest) async -> HTTPResponse {
         let began = cs_monotonic_ns()
         let match = Route.find(method: request.method, path: request.path)
-        var response = await respond(to: request, match)
+        var response: HTTPResponse
+        // What is asked for most waits for nobody.
+        if case .found(.health, _, _) = match { response = NodeAPI.healthy } else {
+            response = await respond(to: request, match)
+        }
         lastRequest += 1
-        let id = "\(lastRequest)"
-        response.headers.append(("X-Request-Id", id))
+        response.headers.append("X-Request-Id", lastRequest)
         let seconds = Double(cs_monotonic_ns() - began) / 1e9
-        let route = match.name
-        requestCounts[RequestKey(route: route, status: response.status), default: 0] += 1
-        requestTimes[route, default: Histogram(bounds: NodeAPI.latencyBounds)].add(seconds)
+        requestFigures[match.index].add(response.status, seconds: seconds)
         if log.level == .debug {
             log.debug(
                 "A request was answered.",
                 [
-                    "request_id": id, "method": request.method, "path": request.path.joined(separator: "/"),
+                    "request_id": String(lastRequest), "method": request.method, "path": request.path.joined(separator: "/"),
                     "status": String(response.status), "seconds": String(seconds), "peer": request.peer,
                 ])
         }
@@ -93,9 +106,9 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
             response.headers.append(("Allow", allowed))
             return response
         case .options(let allowed): return HTTPResponse(204, headers: [("Allow", allowed)])
-        case .found(let route, let id):
-            if route.endpoint.needsToken, let refusal = refusal(of: request) { return refusal }
-            return await answer(route.endpoint, id: id, request)
+        case .found(let endpoint, _, let id):
+            if endpoint.needsToken, let refusal = refusal(of: request) { return refusal }
+            return await answer(endpoint, id: id, request)
         }
     }
 

@@ -20,9 +20,10 @@ struct Route: Equatable {
     let path: [String]
     let endpoint: Endpoint
 
+    /// The most asked for come first.
     static let all =
-        DashboardFile.allCases.map { Route(method: "GET", path: [$0.rawValue], endpoint: .file($0)) } + [
-            Route(method: "GET", path: ["health"], endpoint: .health),
+        [Route(method: "GET", path: ["health"], endpoint: .health)]
+        + DashboardFile.allCases.map { Route(method: "GET", path: [$0.rawValue], endpoint: .file($0)) } + [
             Route(method: "GET", path: ["status"], endpoint: .status),
             Route(method: "GET", path: ["openapi.json"], endpoint: .openapi),
             Route(method: "POST", path: ["dispatch"], endpoint: .dispatch),
@@ -39,18 +40,24 @@ struct Route: Equatable {
         ]
 
     enum Match: Equatable {
-        case found(Route, id: String)
+        /// `index` is the route's in `all`.
+        case found(Endpoint, index: Int, id: String)
         case options(allowed: String)
         case methodNotAllowed(allowed: String)
         case notFound
 
         /// For metrics: of bounded number, whatever clients ask for.
-        var name: String {
+        static let names = all.map(\.name) + ["options", "method_not_allowed", "not_found", "invalid"]
+        /// Of requests that couldn't be read.
+        static let invalid = names.count - 1
+
+        /// Into `names`.
+        var index: Int {
             switch self {
-            case .found(let route, _): route.name
-            case .options: "options"
-            case .methodNotAllowed: "method_not_allowed"
-            case .notFound: "not_found"
+            case .found(_, let index, _): index
+            case .options: Match.invalid - 3
+            case .methodNotAllowed: Match.invalid - 2
+            case .notFound: Match.invalid - 1
             }
         }
     }
@@ -66,13 +73,13 @@ struct Route: Equatable {
 
     /// HEAD is answered where GET is.
     static func find(method: String, path: [String]) -> Match {
-        if path == ["*"] { return .options(allowed: "GET, HEAD, POST, DELETE, OPTIONS") }
+        if path.first == "*", path.count == 1 { return .options(allowed: "GET, HEAD, POST, DELETE, OPTIONS") }
         let method = method == "HEAD" ? "GET" : method
         var methods: [String] = []
-        for route in all {
-            guard let id = route.match(path) else { continue }
-            if route.method == method { return .found(route, id: id) }
-            methods.append(route.method)
+        for index in all.indices {
+            guard let id = all[index].match(path) else { continue }
+            if all[index].method == method { return .found(all[index].endpoint, index: index, id: id) }
+            methods.append(all[index].method)
         }
         if methods.isEmpty { return .notFound }
         let allowed = (methods.flatMap { $0 == "GET" ? ["GET", "HEAD"] : [$0] } + ["OPTIONS"]).joined(separator: ", ")

@@ -46,6 +46,8 @@ package actor HTTPConnection: BodyWriter {
     private var isStopping = false
     private var isStreaming = false
     private(set) var isIdle = true
+    private var bellDeadline: Int64 = 0
+    private var bellTimer: (token: EventLoop.TimerToken, due: Int64)?
 
     /// Output that is gathered before it's sent, while further requests are there already.
     private static let outputBatchBytes = 64 * 1024
@@ -78,6 +80,7 @@ package actor HTTPConnection: BodyWriter {
         } catch { return }
         await serve()
         if let registration { loop.remove(registration) }
+        if let bellTimer { loop.cancel(bellTimer.token) }
     }
 
     private func becameReady(_ readiness: EventLoop.Readiness) {
@@ -150,11 +153,33 @@ package actor HTTPConnection: BodyWriter {
                 case .wouldBlock: isReadable = false
                 }
             }
-            let left = deadline - cs_monotonic_ns()
-            guard left > 0 else { return await timedOut() }
+            guard cs_monotonic_ns() < deadline else { return await timedOut() }
             isIdle = !parser.isWithinRequest
-            await bell.wait(timeout: .nanoseconds(left))
+            ring(at: deadline)
+            await bell.wait()
         }
+    }
+
+    /// Signals the bell at a deadline. One timer serves a connection from request to request: it's moved when it comes up,
+    /// not at each of them.
+    private func ring(at deadline: Int64) {
+        bellDeadline = deadline
+        if let bellTimer {
+            if bellTimer.due <= deadline { return }
+            loop.cancel(bellTimer.token)
+        }
+        armBell()
+    }
+
+    private func armBell() {
+        let left = Duration.nanoseconds(max(0, bellDeadline - cs_monotonic_ns()))
+        let token = loop.schedule(after: left) { [weak self] in
+            self?.assumeIsolated { connection in
+                connection.bellTimer = nil
+                if cs_monotonic_ns() < connection.bellDeadline { connection.armBell() } else { connection.bell.signal() }
+            }
+        }
+        bellTimer = (token, bellDeadline)
     }
 
     private var receiveLimit: Duration {
@@ -206,16 +231,14 @@ package actor HTTPConnection: BodyWriter {
         let withoutBody = request?.method == "HEAD"
         switch response.body {
         case .bytes(let bytes):
-            writeHead(
-                of: response, for: request,
-                framing: response.status == 204 ? nil : ("Content-Length", String(bytes.count)))
+            writeHead(of: response, for: request, framing: response.status == 204 ? .none : .length(bytes.count))
             if !withoutBody { output += bytes }
             return output.count < HTTPConnection.outputBatchBytes && !response.closes ? true : await flush()
         case .stream(let write):
             let isChunked = request?.minorVersion == 1
             var response = response
             if !isChunked { response.closes = true }
-            writeHead(of: response, for: request, framing: isChunked ? ("Transfer-Encoding", "chunked") : nil)
+            writeHead(of: response, for: request, framing: isChunked ? .chunks : .none)
             guard await flush() else { return false }
             if withoutBody { return !response.closes }
             return await stream(write, isChunked: isChunked) && !response.closes
@@ -248,28 +271,40 @@ package actor HTTPConnection: BodyWriter {
         return await flush()
     }
 
-    private func writeHead(of response: HTTPResponse, for request: HTTPRequest?, framing: (String, String)?) {
-        func line(_ name: String, _ value: String) {
-            output += name.utf8
-            output += ": ".utf8
-            output += value.utf8
-            output += "\r\n".utf8
+    private func writeHead(of response: HTTPResponse, for request: HTTPRequest?, framing: Framing) {
+        if response.status == 200 {
+            output += HTTPConnection.ok
+        } else {
+            output += "HTTP/1.1 \(response.status) \(HTTPResponse.phrase(for: response.status))\r\n".utf8
         }
-        output += "HTTP/1.1 ".utf8
-        output += String(response.status).utf8
-        output += " ".utf8
-        output += HTTPResponse.phrase(for: response.status).utf8
-        output += "\r\n".utf8
-        line("Date", dates.now())
-        for (name, value) in response.headers { line(name, value) }
-        if let (name, value) = framing { line(name, value) }
+        output += dates.line()
+        output += response.headers.bytes
+        switch framing {
+        case .none: break
+        case .length(let count):
+            output += HTTPConnection.contentLength
+            output.appendDecimal(UInt64(count))
+            output += HTTPConnection.lineEnd
+        case .chunks: output += "Transfer-Encoding: chunked\r\n".utf8
+        }
         if response.closes {
-            line("Connection", "close")
+            output += "Connection: close\r\n".utf8
         } else if request?.minorVersion == 0 {
-            line("Connection", "keep-alive")
+            output += "Connection: keep-alive\r\n".utf8
         }
-        output += "\r\n".utf8
+        output += HTTPConnection.lineEnd
     }
+
+    /// How the end of a body is told.
+    private enum Framing {
+        case none
+        case length(Int)
+        case chunks
+    }
+
+    private static let ok = Array("HTTP/1.1 200 OK\r\n".utf8)
+    private static let contentLength = Array("Content-Length: ".utf8)
+    private static let lineEnd = Array("\r\n".utf8)
 
     /// Sends all that is gathered; false when the client is gone or takes nothing for too long.
     private func flush() async -> Bool {

@@ -1,20 +1,21 @@
 import CSystem
 import Glibc
 
-/// The Date field's value (RFC 9110, 6.6.1), made once a second.
+/// The Date field (RFC 9110, 6.6.1), made once a second.
 ///
 /// - Note: `@unchecked Sendable` holds because only the connections and the server use it, all on the event loop.
 final class HTTPDate: @unchecked Sendable {
     private var second: time_t = 0
-    private var text = ""
+    private var bytes: [UInt8] = []
 
-    func now() -> String {
+    /// With its name and the end of its line.
+    func line() -> [UInt8] {
         let now = time(nil)
         if now != second {
             second = now
-            text = HTTPDate.format(now)
+            bytes = Array("Date: \(HTTPDate.format(now))\r\n".utf8)
         }
-        return text
+        return bytes
     }
 
     static func format(_ time: time_t) -> String {

@@ -1,5 +1,37 @@
 package import Supervision
 
+/// Header fields as they are sent: written out once, when they are added.
+package struct HeaderBlock: Sendable {
+    private(set) var bytes: [UInt8] = []
+
+    init(_ fields: [(name: String, value: String)]) { for field in fields { append(field) } }
+
+    mutating func append(_ field: (name: String, value: String)) {
+        bytes.append(contentsOf: field.name.utf8)
+        bytes.append(contentsOf: [UInt8(ascii: ":"), UInt8(ascii: " ")])
+        bytes.append(contentsOf: field.value.utf8)
+        bytes.append(contentsOf: [UInt8(ascii: "\r"), UInt8(ascii: "\n")])
+    }
+
+    mutating func append(_ name: StaticString, _ number: UInt64) {
+        unsafe bytes.append(contentsOf: UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
+        bytes.append(contentsOf: [UInt8(ascii: ":"), UInt8(ascii: " ")])
+        bytes.appendDecimal(number)
+        bytes.append(contentsOf: [UInt8(ascii: "\r"), UInt8(ascii: "\n")])
+    }
+}
+
+extension [UInt8] {
+    mutating func appendDecimal(_ number: UInt64) {
+        var divisor: UInt64 = 1
+        while number / divisor >= 10 { divisor *= 10 }
+        while divisor > 0 {
+            append(UInt8(ascii: "0") + UInt8(number / divisor % 10))
+            divisor /= 10
+        }
+    }
+}
+
 /// An answer, its body whole or written bit by bit.
 package struct HTTPResponse: Sendable {
     package enum Body: Sendable {
@@ -9,14 +41,14 @@ package struct HTTPResponse: Sendable {
     }
 
     package var status: Int
-    package var headers: [(name: String, value: String)]
+    package var headers: HeaderBlock
     package var body: Body
     /// Closes the connection after this answer.
     package var closes = false
 
     package init(_ status: Int, headers: [(name: String, value: String)] = [], body: Body = .bytes([])) {
         self.status = status
-        self.headers = headers
+        self.headers = HeaderBlock(headers)
         self.body = body
     }
 
