@@ -58,6 +58,10 @@ package struct RequestParser: Sendable {
         }
     }
 
+    private var lastLine: [UInt8] = []
+    private var lastRequest: HTTPRequest?
+    private static let maxKeptLine = 256
+
     /// Whether a request has begun and isn't complete.
     package var isWithinRequest: Bool {
         if case .requestLine = state { return at < buffer.count }
@@ -97,7 +101,7 @@ package struct RequestParser: Sendable {
                     continue
                 }
                 headBytes = line.count
-                state = .headers(try RequestParser.requestLine(line))
+                state = .headers(try request(of: line))
             case .headers(var request):
                 let limit = Limits.headBytes - headBytes
                 guard let line = try takeLine(limit: limit, else: HTTPFailure(431, "The request's head is too long."))
@@ -137,6 +141,14 @@ package struct RequestParser: Sendable {
             case .failed(let failure): return .failed(failure)
             }
         }
+    }
+
+    /// What a request line says. Who keeps a connection mostly asks the same again: it's read once.
+    private mutating func request(of line: ArraySlice<UInt8>) throws(HTTPFailure) -> HTTPRequest {
+        if let lastRequest, lastLine.elementsEqual(line) { return lastRequest }
+        let request = try RequestParser.requestLine(line)
+        if line.count <= RequestParser.maxKeptLine { (lastLine, lastRequest) = (Array(line), request) }
+        return request
     }
 
     private mutating func finish(_ request: HTTPRequest) -> Step {
