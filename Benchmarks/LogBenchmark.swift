@@ -6,6 +6,7 @@ import TestSupport
 /// The redactor alone, and a node that drains what its workers flood it with: ring, file and redaction on.
 func benchmarkLogs(_ table: Table) throws {
     benchmarkRedactor(table)
+    try benchmarkFollowers(table)
     let floods = [
         ("short lines", "yes 'step 12345: a line of the usual length, as agents print them'"),
         ("1 MB lines", "head -c 1000000 /dev/zero | tr '\\0' x > line; echo >> line; while :; do cat line; done"),
@@ -13,6 +14,43 @@ func benchmarkLogs(_ table: Table) throws {
     ]
     for (name, flood) in floods {
         for workers in [1, 32] { try benchmarkFlood(table, "\(name), \(workers) workers", flood, workers) }
+    }
+}
+
+/// A thousand who follow one log over server-sent events, all of whom must get each line; and what the worker notices of it.
+private func benchmarkFollowers(_ table: Table) throws {
+    let node = try TestNode(
+        agent: "cat > /dev/null; echo ready; while [ ! -e go ]; do sleep 0.05; done; seq 1 2000; echo TASK_COMPLETE")
+    try node.makeRepository("o/r")
+    for count in [0, 1000] {
+        try node.start()
+        let id = "followed-\(count)"
+        _ = try node.dispatch(id)
+        _ = try node.awaitLog(id, "ready")
+        let followers = try (0..<count).map { _ in try TestConnection(port: node.port) }
+        for follower in followers {
+            follower.send(
+                "GET /workers/\(id)/logs HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer \(node.token)\r\n\r\n"
+            )
+        }
+        for follower in followers { _ = try follower.readHead() }
+        let cpu = cpuSeconds(of: node.pid)
+        let began = cs_monotonic_ns()
+        try Files.replace(node.data + "/workspace/tasks/\(id)/worktree/go", with: [])
+        _ = try node.followToEnd(id)
+        table.add(
+            "logs", "2,000 lines with \(count) followers: to the task's end", Double(cs_monotonic_ns() - began) / 1e6,
+            "ms")
+        var complete = 0
+        for follower in followers {
+            var last: [UInt8] = []
+            while let chunk = follower.readChunk(), !chunk.isEmpty { last = Array((last + chunk).suffix(400)) }
+            if String(decoding: last, as: UTF8.self).contains("event: end") { complete += 1 }
+        }
+        table.add("logs", "\(count) followers: got the end", Double(complete), "")
+        table.add("logs", "\(count) followers: CPU of the node", (cpuSeconds(of: node.pid) - cpu) * 1000, "ms")
+        table.add("logs", "\(count) followers: RSS", Double(memory(of: node.pid, "VmRSS")), "kB")
+        node.stop()
     }
 }
 

@@ -5,7 +5,7 @@ import TestSupport
 
 /// From the start of the program to its listening, with records of ended tasks on disk.
 func benchmarkRecovery(_ table: Table) throws {
-    for count in [100, 1000, 10_000] {
+    for count in [100, 1000, 10_000, 100_000] {
         let node = try TestNode(agent: "true")
         try Files.makeFolders(node.data + "/tasks")
         for number in 0..<count {

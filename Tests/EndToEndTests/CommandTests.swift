@@ -202,6 +202,12 @@ struct CommandTests {
         #expect(
             shown.code == 0 && shown.output.contains("\"auth_token\" : \"***\"") && !shown.output.contains(node.token))
         #expect(try run("config", "check", node: node).output.contains("bogus means nothing"))
+        #expect(try run("config", "set", "worker.max_concurrent", "7", node: node).code == 0)
+        #expect(
+            try run("config", "set", "worker.max_concurrent", "x", node: node).errors.contains("nothing was changed"))
+        #expect(try run("config", "set", "max", "7", node: node).code == 2)
+        let file = try node.folder.read("data/config/worker.json")
+        #expect(file.contains("\"max_concurrent\" : 7") && file.contains("bogus") && file.contains(node.token))
         try node.writeConfiguration(#"{"worker": {"max_concurrent": 0}, "sandbox": {"mode": "strict"}}"#)
         let invalid = try run("config", "check", node: node)
         #expect(invalid.code == 1 && invalid.output.contains("worker.max_concurrent must be"))

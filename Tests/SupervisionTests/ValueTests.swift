@@ -247,3 +247,15 @@ import Testing
                 == "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54")
     }
 }
+
+@Suite struct CapacityAdviceTests {
+    @Test func itFollowsWhatTheTasksTook() {
+        #expect(CapacityAdvice(peaksMB: [100, 100], totalMB: 2048, reserveMB: 0) == nil)
+        let advice = CapacityAdvice(peaksMB: [100, 100, 100, 200], totalMB: 2048, reserveMB: 384)
+        #expect(advice?.peakMemoryMB == 200 && advice?.maxConcurrent == 8 && advice?.tasks == 4)
+        // One outlier in many doesn't count.
+        let many = CapacityAdvice(peaksMB: [Int](repeating: 100, count: 50) + [5000], totalMB: 2048, reserveMB: 0)
+        #expect(many?.peakMemoryMB == 100)
+        #expect(CapacityAdvice(peaksMB: [5000, 5000, 5000], totalMB: 2048, reserveMB: 0)?.maxConcurrent == 1)
+    }
+}

@@ -5,8 +5,8 @@ import Supervision
 package final class TemporaryFolder: Sendable {
     package let path: String
 
-    package init() throws {
-        var template = Array("/tmp/aidevops-test.XXXXXX".utf8CString)
+    package init(in parent: String = "/tmp") throws {
+        var template = Array("\(parent)/aidevops-test.XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw TestConnection.Failure(description: "mkdtemp: errno \(errno)") }
         path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }

@@ -2,19 +2,33 @@ import Supervision
 
 extension SubCommand {
     static let config = SubCommand(
-        name: "config", operands: "check|show", summary: "Check worker.json, or show it without its secrets.",
+        name: "config", operands: "check|show|set KEY VALUE",
+        summary: "Check worker.json, show it without its secrets, or change one value.",
         options: [.init("--data-dir", "DIR", "The data folder (default: $AIDEVOPS_DATA_DIR, or ./data).")],
         run: { arguments in
-            let action = try arguments.action(["check", "show"])
+            let action = arguments.operands.first == "set" ? "set" : try arguments.action(["check", "show"])
             let paths = NodePaths(data: Environment.dataFolder(arguments["--data-dir"]))
             let file = ConfigurationFile(path: paths.config + "/worker.json")
             guard Files.exists(file.path) else {
                 throw CommandFailure(message: "\(file.path) isn't there: the first `aidevops-worker serve` makes it")
             }
             if action == "check" { return try check(file) }
+            if action == "set" { return try set(arguments, in: file) }
             Terminal.out(masked(try file.json()).text)
             return 0
         })
+
+    /// The node notices the change by itself.
+    private static func set(_ arguments: Arguments, in file: ConfigurationFile) throws -> Int32 {
+        try arguments.requireOperands("set", "KEY", "VALUE")
+        let parts = arguments.operands[1].split(separator: ".").map(String.init)
+        guard parts.count == 2 else { throw UsageError(message: "KEY is section.name, like worker.max_concurrent") }
+        let text = arguments.operands[2]
+        do {
+            try file.set(parts[0], parts[1], (try? JSONValue(bytes: Array(text.utf8))) ?? .string(text))
+        } catch let error as ConfigurationError { throw CommandFailure(message: "nothing was changed: \(error)") }
+        return try check(file)
+    }
 
     private static func check(_ file: ConfigurationFile) throws -> Int32 {
         do {

@@ -79,6 +79,7 @@ private struct Doctor {
         if !isOffline { examineGitHub() }
         examineMemory()
         examineSandbox()
+        examineNode()
         return findings
     }
 
@@ -225,6 +226,27 @@ private struct Doctor {
                 "kernel", .broken,
                 "it doesn't list child processes (CONFIG_PROC_CHILDREN): no worker could be contained")
         }
+    }
+
+    /// What a node that runs here tells of itself.
+    private mutating func examineNode() {
+        let port = Environment.variables["PORT"] ?? "3000"
+        let url = Environment.variables["AIDEVOPS_WORKER_URL"] ?? "http://127.0.0.1:\(port)"
+        guard let status = try? NodeClient(url: url, token: "").get("/status").json() else {
+            return add("node", .poor, "none answers at \(url); start it with: aidevops-worker serve")
+        }
+        let problems = (status["degraded"]?.array ?? []).compactMap(\.string)
+        add(
+            "node", problems.isEmpty ? .good : .broken,
+            problems.isEmpty ? "it answers at \(url)" : problems.joined(separator: "; "))
+        guard let advised = status["capacity"]?["recommended_max_concurrent"]?.integer,
+            let peak = status["capacity"]?["peak_memory_mb"]?.integer, let node = configuration?.node
+        else { return }
+        let isWithin = node.maxConcurrent <= advised
+        add(
+            "capacity", isWithin ? .good : .poor,
+            "its tasks took up to \(peak) MB each: room for \(advised) at once, and worker.max_concurrent is \(node.maxConcurrent)"
+                + (isWithin ? "" : "; lower it with: aidevops-worker config set worker.max_concurrent \(advised)"))
     }
 
     private mutating func examineSandbox() {

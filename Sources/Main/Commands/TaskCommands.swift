@@ -94,6 +94,11 @@ extension SubCommand {
         if let disk = status["disk"] {
             text += "disk      \(disk["free_mb"]?.integer ?? 0) of \(disk["total_mb"]?.integer ?? 0) MB free\n"
         }
+        if let advice = status["capacity"] {
+            text +=
+                "capacity  \(advice["recommended_max_concurrent"]?.integer ?? 0) at once, by \(advice["tasks"]?.integer ?? 0) tasks "
+            text += "of at most \(advice["peak_memory_mb"]?.integer ?? 0) MB\n"
+        }
         let active = (status["sandbox"]?["active"]?.array ?? []).compactMap(\.string)
         text += "sandbox   \(status["sandbox"]?["mode"]?.string ?? "?"): \(active.joined(separator: ", "))\n"
         let missing = status["sandbox"]?["missing"]?.array ?? []

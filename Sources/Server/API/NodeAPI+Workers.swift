@@ -19,6 +19,10 @@ extension NodeAPI {
                 sandbox: .init(
                     mode: status.sandbox.mode.rawValue, landlock_version: status.sandbox.landlockVersion,
                     active: status.sandbox.active, missing: status.sandbox.missing),
+                capacity: status.advice.map {
+                    .init(
+                        tasks: $0.tasks, peak_memory_mb: $0.peakMemoryMB, recommended_max_concurrent: $0.maxConcurrent)
+                },
                 degraded: status.degraded,
                 configuration_problems: settings.configurationProblems))
     }

@@ -80,7 +80,9 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
         let match = Route.find(method: request.method, path: request.path)
         var response: HTTPResponse
         // What is asked for most waits for nobody.
-        if case .found(.health, _, _) = match { response = NodeAPI.healthy } else {
+        if case .found(.health, _, _) = match {
+            response = NodeAPI.healthy
+        } else {
             response = await respond(to: request, match)
         }
         lastRequest += 1
@@ -91,7 +93,8 @@ package final class NodeAPI: HTTPHandler, @unchecked Sendable {
             log.debug(
                 "A request was answered.",
                 [
-                    "request_id": String(lastRequest), "method": request.method, "path": request.path.joined(separator: "/"),
+                    "request_id": String(lastRequest), "method": request.method,
+                    "path": request.path.joined(separator: "/"),
                     "status": String(response.status), "seconds": String(seconds), "peer": request.peer,
                 ])
         }

@@ -42,6 +42,9 @@ struct StatusView: Encodable {
         var missing: [String]
     }
 
+    /// What the node's own tasks tell of how many it can carry.
+    struct Capacity: Encodable { var tasks, peak_memory_mb, recommended_max_concurrent: Int }
+
     var status: String
     var version: String
     var uptime_seconds: Int
@@ -53,6 +56,7 @@ struct StatusView: Encodable {
     /// Ended tasks whose worktrees hold work that was never pushed.
     var kept_worktrees: [String]
     var sandbox: Sandbox
+    var capacity: Capacity?
     /// What keeps the node from working as it should.
     var degraded: [String]
     /// What is missing or wrong in the configuration.

@@ -176,7 +176,11 @@ package actor HTTPConnection: BodyWriter {
         let token = loop.schedule(after: left) { [weak self] in
             self?.assumeIsolated { connection in
                 connection.bellTimer = nil
-                if cs_monotonic_ns() < connection.bellDeadline { connection.armBell() } else { connection.bell.signal() }
+                if cs_monotonic_ns() < connection.bellDeadline {
+                    connection.armBell()
+                } else {
+                    connection.bell.signal()
+                }
             }
         }
         bellTimer = (token, bellDeadline)

@@ -1,4 +1,5 @@
 import CSystem
+import FoundationEssentials
 import Glibc
 
 /// What the node does with the tasks of its earlier runs.
@@ -9,9 +10,10 @@ extension Supervisor {
         let inventory = try await services.store.loadAll()
         corruptRecords = inventory.corrupt
         var unfinished: [TaskRecord] = []
-        for record in inventory.records {
+        for record in inventory.records.sorted(by: { ($0.endedAt ?? .distantPast) < ($1.endedAt ?? .distantPast) }) {
             if record.state.isEnded { history[record.id] = TaskSummary(record) } else { unfinished.append(record) }
             owe(record)
+            notePeak(record)
         }
         unfinished.sort { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }
         let attempts = unfinished.compactMap(\.attempts.last)

@@ -89,6 +89,7 @@ package struct NodeStatus: Sendable {
     /// Ended tasks whose worktrees are kept beyond their time, because they hold work that was never pushed.
     package var keptWorktrees: [String]
     package var sandbox: SandboxReport
+    package var advice: CapacityAdvice?
 }
 
 /// Where the lines of a log come from.
@@ -100,11 +101,14 @@ package struct LogSnapshot: Sendable {
 extension Supervisor {
     package func status() async -> NodeStatus {
         let active = occupied
+        let memory = MemoryReading.now()
         return NodeStatus(
             uptime: .seconds(services.ambient.now().timeIntervalSince(startedAt)), active: active,
-            max: settings.maxConcurrent, queued: queue.count, memory: .now(), isDraining: isDraining,
+            max: settings.maxConcurrent, queued: queue.count, memory: memory, isDraining: isDraining,
             degraded: (sandbox.refusal.map { [$0] } ?? []) + (await storageFailures()), disk: disk,
-            keptWorktrees: keptWorktrees, sandbox: sandbox)
+            keptWorktrees: keptWorktrees, sandbox: sandbox,
+            advice: CapacityAdvice(
+                peaksMB: peaksMB, totalMB: memory.totalMB, reserveMB: settings.memoryReserveMB))
     }
 
     var sandbox: SandboxReport {

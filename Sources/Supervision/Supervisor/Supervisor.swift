@@ -25,6 +25,8 @@ package actor Supervisor {
     private var endedLogs = LogFigures()
     var keptWorktrees: [String] = []
     var disk: DiskReading?
+    /// What the newest ended tasks took at most.
+    var peaksMB: [Int] = []
     /// Worktrees that are being read for somebody.
     var changeReaders = 0
     /// Why the last write of a record failed; it's tried again until it works.
@@ -146,7 +148,16 @@ package actor Supervisor {
         queue.removeAll { $0 == worker.id }
         if record.state.isEnded { history[worker.id] = TaskSummary(record) }
         owe(record)
+        notePeak(record)
         wakeup.signal()
+    }
+
+    func notePeak(_ record: TaskRecord) {
+        guard record.state.isEnded, let peak = record.attempts.compactMap(\.peakMemoryMB).max(), peak > 0 else {
+            return
+        }
+        if peaksMB.count >= CapacityAdvice.mostTasks { peaksMB.removeFirst() }
+        peaksMB.append(peak)
     }
 
     func changed(_ record: TaskRecord) {

@@ -27,18 +27,35 @@ package enum Files {
     /// a new file beside it, fsync, rename. The folder's own fsync is the caller's (`syncFolder`).
     @available(*, noasync)
     package static func replace(_ path: String, with bytes: [UInt8], mode: UInt32 = 0o600) throws(SystemError) {
-        let temporary = path + ".tmp"
-        unsafe unlink(temporary)
-        let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW
-        let file = Descriptor(
-            owning: try checkErrno("create \(temporary)") { unsafe open(temporary, flags, mode) })
-        do throws(SystemError) {
+        try Replacement(of: path, with: bytes, mode: mode).commit()
+    }
+
+    /// A file's new content, written beside it and not in its place yet.
+    final class Replacement {
+        private let path: String
+        private let file: Descriptor
+        private var isInPlace = false
+        private var temporary: String { path + ".tmp" }
+
+        @available(*, noasync)
+        init(of path: String, with bytes: [UInt8], mode: UInt32 = 0o600) throws(SystemError) {
+            self.path = path
+            let temporary = path + ".tmp"
+            unsafe unlink(temporary)
+            let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW
+            file = Descriptor(
+                owning: try checkErrno("create \(temporary)") { unsafe open(temporary, flags, mode) })
             try file.writeAll(bytes)
+        }
+
+        deinit { if !isInPlace { unsafe unlink(temporary) } }
+
+        /// Makes the content durable, and puts it in the file's place.
+        @available(*, noasync)
+        func commit() throws(SystemError) {
             try checkErrno("fsync \(temporary)") { fsync(file.number) }
             try checkErrno("rename \(path)") { unsafe rename(temporary, path) }
-        } catch {
-            unsafe unlink(temporary)
-            throw error
+            isInPlace = true
         }
     }
 

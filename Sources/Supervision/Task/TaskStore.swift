@@ -54,13 +54,29 @@ package actor TaskStore {
         if let failure = failures[id] { throw failure }
     }
 
+    /// Files that are open together: a node may have few descriptors.
+    private static let filesAtOnce = 16
+
     private static func write(_ batch: [String: [UInt8]?], in folder: String) -> [String: SystemError] {
         var failures: [String: SystemError] = [:]
-        for (id, content) in batch {
-            let path = "\(folder)/\(id).json"
-            do throws(SystemError) {
-                if let content { try Files.replace(path, with: content) } else { try Files.remove(path) }
-            } catch { failures[id] = error }
+        var rest = batch[...]
+        while !rest.isEmpty {
+            // All are written before the first fsync: that one's journal commit takes the others along.
+            var replacements: [(id: String, file: Files.Replacement)] = []
+            for (id, content) in rest.prefix(filesAtOnce) {
+                let path = "\(folder)/\(id).json"
+                do throws(SystemError) {
+                    if let content {
+                        replacements.append((id, try Files.Replacement(of: path, with: content)))
+                    } else {
+                        try Files.remove(path)
+                    }
+                } catch { failures[id] = error }
+            }
+            for (id, file) in replacements {
+                do throws(SystemError) { try file.commit() } catch { failures[id] = error }
+            }
+            rest = rest.dropFirst(filesAtOnce)
         }
         do throws(SystemError) {
             try Files.syncFolder(folder)

@@ -97,7 +97,9 @@ extension WorkOrder {
         sandbox.maxFileBytes = (settings.maxFileMB > 0 ? settings.maxFileMB : settings.maxDiskMB) << 20
         sandbox.maxAddressSpaceBytes = settings.maxAddressSpaceMB << 20
         sandbox.maxDiskBytes = settings.maxDiskMB << 20
-        sandbox.niceIncrement = Int32(settings.niceIncrement)
+        // The init and its git stand back for the node by half, the agent for both.
+        sandbox.initNiceIncrement = Int32(settings.niceIncrement / 2)
+        sandbox.niceIncrement = Int32(settings.niceIncrement) - sandbox.initNiceIncrement
         return sandbox
     }
 

@@ -62,7 +62,7 @@ final class WorkerProcess {
         ]
         let command = Command(
             path: executable, arguments: ["aidevops-worker", WorkerInit.argument], environment: [:], directory: "/",
-            oomScoreAdjustment: WorkerProcess.oomScoreAdjustment)
+            niceIncrement: order.sandbox.initNiceIncrement, oomScoreAdjustment: WorkerProcess.oomScoreAdjustment)
         liveness = .some(alive.writing)
         inputs = [
             Input(output.reading) { [unowned self] in self.handlers.output($0, .output) },

@@ -39,7 +39,10 @@ package struct WorkOrder: Sendable, Equatable {
         package var maxFileBytes = 0
         package var maxAddressSpaceBytes = 0
         package var maxDiskBytes = 0
+        /// Of the agent, on top of the init's.
         package var niceIncrement: Int32 = 0
+        /// Of the init, put on by who starts it.
+        package var initNiceIncrement: Int32 = 0
     }
 
     package var taskID = ""
