@@ -33,7 +33,7 @@ extension SubCommand {
         var path = "/tasks?limit=500"
         for name in ["state", "repo"] {
             guard let value = arguments["--" + name] else { continue }
-            path += "&\(name)=" + value.addingPercentEncoding
+            path += "&\(name)=" + value.percentEncoded
         }
         return path
     }
@@ -196,15 +196,5 @@ extension Arguments {
     fileprivate func taskID() throws -> String {
         if let problem = Names.problem(taskID: operands[0]) { throw UsageError(message: "ID \(problem)") }
         return operands[0]
-    }
-}
-
-extension String {
-    fileprivate var addingPercentEncoding: String {
-        utf8.map { byte in
-            let isPlain = UnicodeScalar(byte).properties.isAlphabetic && byte < 0x80 || (0x30...0x39).contains(byte)
-            return isPlain || "-._~".utf8.contains(byte)
-                ? String(UnicodeScalar(byte)) : "%" + (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
-        }.joined()
     }
 }

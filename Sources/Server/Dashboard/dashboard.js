@@ -26,8 +26,9 @@ function showStatus(status) {
     figure("waiting", String(status.queue.length)),
     figure("memory", `${used} of ${status.memory.total_mb} MB in use`),
     figure("sandbox", status.sandbox.mode),
-    figure("pulse", status.pulse.enabled ? "on" : "off"),
+    figure("pulse", status.pulse.enabled ? `on, ${status.pulse.claims} claimed, ${status.pulse.problems} problems` : "off"),
   ];
+  if (status.capacity) figures.push(figure("room for", `${status.capacity.recommended_max_concurrent} at once`));
   if (status.disk) figures.splice(3, 0, figure("disk", `${status.disk.free_mb} MB free`));
   $("figures").replaceChildren(...figures);
   const problems = [...status.degraded, ...status.configuration_problems, ...status.sandbox.missing];
