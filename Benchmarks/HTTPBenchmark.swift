@@ -28,6 +28,7 @@ func benchmarkHTTP(_ table: Table) throws {
     for connections in [1, 64, 1000] {
         for target in everybody { try measure(table, target, "/health", connections, requests: 40_000) }
     }
+    for target in everybody { measureWithWrk(table, target) }
     for target in everybody where !target.name.hasPrefix("nginx") {
         try measure(table, target, "/status", 64, requests: target.name == "this" ? 10_000 : 300)
     }
@@ -43,6 +44,21 @@ func benchmarkHTTP(_ table: Table) throws {
         try measure(table, own, "/workers", 64, requests: 5000, note: ", \(workers) workers")
     }
     table.add("http", "RSS afterwards", Double(memory(of: node.pid, "VmRSS")), "kB")
+}
+
+/// The same by another's load generator, where this machine has it.
+private func measureWithWrk(_ table: Table, _ target: Target) {
+    let arguments = ["-t1", "-c64", "-d3s", "http://127.0.0.1:\(target.port)/health"]
+    let before = cpuSeconds(of: target.pid)
+    guard let output = try? TestEnvironment.run("wrk", arguments),
+        let rate = output.split(separator: "\n").first(where: { $0.contains("Requests/sec:") })?.split(separator: " ")
+            .last,
+        let perSecond = Double(rate)
+    else { return }
+    let cpu = cpuSeconds(of: target.pid) - before
+    table.add("http", "\(target.name): /health by wrk, 64 connections: requests per second", perSecond, "")
+    table.add(
+        "http", "\(target.name): /health by wrk, 64 connections: CPU per request", cpu / (perSecond * 3) * 1e6, "µs")
 }
 
 private func measure(

@@ -81,6 +81,7 @@ class Node:
         with open(f"{folder}/data/config/worker.json", "w") as file:
             json.dump({
                 "dispatch": {"auth_token": TOKEN, "allowed_repos": ["o/r"]}, "git": {"base_url": f"file://{folder}/remote"},
+                "pulse": {"enabled": True, "interval_seconds": 3600},
                 "worker": {"cancel_grace_seconds": 1, "ram_per_worker_mb": 1, "max_concurrent": 4},
                 "agent": {"preset": "custom", "command": ["/bin/sh", f"{folder}/agent.sh"]},
             }, file)
@@ -92,7 +93,7 @@ class Node:
 
     def start(self):
         self.log = open(f"{self.folder}/log", "a")
-        environment = {k: v for k, v in os.environ.items() if k not in ("PORT", "CLOUDRON")}
+        environment = {k: v for k, v in os.environ.items() if k not in ("PORT", "CLOUDRON", "GH_TOKEN")}
         self.process = subprocess.Popen(
             [self.program, "serve", "--port", str(self.port), "--data-dir", f"{self.folder}/data"],
             stdout=self.log, stderr=self.log, env=environment)
@@ -302,6 +303,9 @@ def run(node, browser, shots):
     open_task(browser, "steps")
     browser.await_text("#log", "[EXIT:0]")
     expect(True, "an ended task opens from the history")
+
+    browser.await_text("#pulse-problems", "GH_TOKEN isn't set")
+    expect("on" in browser.text("#pulse-state"), "the pulse's state and problems show")
 
     browser.script("document.querySelector('#tab-log').focus()")
     browser.do("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": [{"type": "keyDown", "value": "\ue014"}, {"type": "keyUp", "value": "\ue014"}]}]})

@@ -304,8 +304,9 @@ private final class SimulatedNode: GitHub, PulseNodes, PulseClock, @unchecked Se
     }
     var budget: GitHubBudget { get async { GitHubBudget() } }
 
-    func slots() async -> (free: Int, all: Int) {
-        (isDead ? 0 : max(0, world.options.slots - world.activeTasks(of: name)), world.options.slots)
+    func nodes() async -> [PulseNode] {
+        let free = isDead ? 0 : max(0, world.options.slots - world.activeTasks(of: name))
+        return [PulseNode(name: name, free: free, all: world.options.slots)]
     }
 
     func place(_ request: DispatchRequest) async -> PulsePlacement {

@@ -90,13 +90,11 @@ actor PulseFleet: PulseNodes {
         }
     }
 
-    func slots() async -> (free: Int, all: Int) {
+    func nodes() async -> [PulseNode] {
         let status = await supervisor.status()
-        let remote = await remoteSlots()
-        return (
-            max(0, status.max - status.active) + remote.reduce(0) { $0 + $1.free },
-            status.max + remote.reduce(0) { $0 + $1.all }
-        )
+        let own = PulseNode(name: "this node", free: max(0, status.max - status.active), all: status.max)
+        let remote = await remoteSlots().sorted { $0.host.name < $1.host.name }
+        return [own] + remote.map { PulseNode(name: $0.host.name, free: $0.free, all: $0.all) }
     }
 
     // MARK: Placing

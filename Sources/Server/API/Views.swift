@@ -101,12 +101,19 @@ struct PulseView: Encodable {
         var reason: String
     }
 
+    struct Node: Encodable {
+        var name: String
+        var free, slots: Int
+    }
+
     var enabled: Bool
     var last_round: Date?
     var next_round: Date?
     var claims: [Claim]
     var problems: [String]
     var decisions: [Decision]
+    /// The nodes that the last round could give tasks to.
+    var nodes: [Node]
     var requests: Int
     var not_modified: Int
     var requests_left: Int?
@@ -122,6 +129,7 @@ struct PulseView: Encodable {
                 repo: $0.repo, number: $0.number, title: $0.title, score: $0.score, verdict: $0.verdict.rawValue,
                 reason: $0.reason)
         }
+        nodes = status.nodes.map { Node(name: $0.name, free: $0.free, slots: $0.all) }
         requests = status.budget.requests
         not_modified = status.budget.notModified
         requests_left = status.budget.remaining

@@ -141,6 +141,25 @@ async function showActive() {
   $("no-active").hidden = workers.length > 0;
 }
 
+// ---- pulse and fleet ----
+
+async function showPulse() {
+  const pulse = await ask("/pulse");
+  const times = [pulse.last_round && `last round ${new Date(pulse.last_round).toLocaleTimeString()}`, pulse.next_round && `next ${new Date(pulse.next_round).toLocaleTimeString()}`];
+  const left = pulse.requests_left === undefined ? "" : `${pulse.requests_left} requests left`;
+  $("pulse-state").textContent = [pulse.enabled ? "on" : "off", ...times, left, ...pulse.claims.map((claim) => `${claim.issue} claimed`)].filter(Boolean).join(", ");
+  $("fleet").replaceChildren(...pulse.nodes.map((node) => element("li", `${node.name}: ${node.free} of ${node.slots} slots free`)));
+  $("pulse-problems").replaceChildren(...pulse.problems.map((problem) => element("li", problem)));
+  $("decisions").replaceChildren(
+    ...pulse.decisions.map((decision) => {
+      const row = element("tr");
+      row.append(...[`${decision.repo}#${decision.number}`, decision.score, decision.verdict, decision.reason, decision.title].map((words) => element("td", String(words))));
+      return row;
+    }),
+  );
+  $("pulse").hidden = !pulse.enabled && !pulse.decisions.length;
+}
+
 // ---- history ----
 
 let next;
@@ -180,6 +199,7 @@ async function refresh() {
     showStatus(await ask("/status"));
     await showActive();
     await showHistory(false);
+    await showPulse();
   } catch (error) {
     if (error.status === 401) signOut(error.message);
   }
@@ -212,8 +232,8 @@ function signOut(problem = "") {
   session?.abort();
   token.clear();
   closeTask();
-  for (const id of ["new-task", "tasks", "history", "sign-out"]) $(id).hidden = true;
-  for (const id of ["active", "past"]) $(id).replaceChildren();
+  for (const id of ["new-task", "tasks", "history", "pulse", "sign-out"]) $(id).hidden = true;
+  for (const id of ["active", "past", "decisions", "fleet", "pulse-problems"]) $(id).replaceChildren();
   $("sign-in").hidden = false;
   $("sign-in-problem").textContent = problem;
 }

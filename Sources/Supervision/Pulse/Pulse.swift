@@ -26,6 +26,7 @@ package struct PulseStatus: Sendable {
     package var decisions: [PulseDecision] = []
     package var problems: [String] = []
     package var budget = GitHubBudget()
+    package var nodes: [PulseNode] = []
 }
 
 /// The node's own search for work: a child of the supervision tree that runs a round every interval.
@@ -84,6 +85,7 @@ package actor Pulse {
             status.isEnabled = settings.isEnabled
             if let gitHub { status.budget = await gitHub.budget }
             if let engine {
+                status.nodes = engine.fleet
                 status.claims = Dictionary(uniqueKeysWithValues: engine.state.claims.map { ($0.key, $0.claim.taskID) })
             }
             return status

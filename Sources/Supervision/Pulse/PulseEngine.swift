@@ -30,6 +30,8 @@ package final class PulseEngine {
     /// Repositories are looked at no oftener than their own interval.
     private var lastLooks: [String: Date] = [:]
     package internal(set) var problems: [String] = []
+    /// The nodes of the last round.
+    package private(set) var fleet: [PulseNode] = []
 
     package init(
         gitHub: any GitHub, nodes: any PulseNodes, clock: any PulseClock, state: PulseState, options: Options,
@@ -81,10 +83,11 @@ package final class PulseEngine {
         }
         var decisions: [PulseDecision] = []
         var candidates = await collect(repositories, into: &decisions, isDry: isDry)
-        let slots = await nodes.slots()
-        var free = slots.free
+        fleet = await nodes.nodes()
+        let slots = fleet.reduce(0) { $0 + $1.all }
+        var free = fleet.reduce(0) { $0 + $1.free }
         var others = state.claims.count
-        while let candidate = take(from: &candidates, slots: slots.all, others: others) {
+        while let candidate = take(from: &candidates, slots: slots, others: others) {
             guard free > 0 else {
                 decisions.append(decision(candidate, .waits, "no slot is free"))
                 continue

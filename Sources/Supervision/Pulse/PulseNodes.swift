@@ -2,12 +2,26 @@ package import FoundationEssentials
 
 /// Where the pulse's tasks run: this node, and others that it knows.
 package protocol PulseNodes: Sendable {
-    /// Slots that a task could have now, and all that there are.
-    func slots() async -> (free: Int, all: Int)
+    /// The nodes that answer, this one first, with their slots.
+    func nodes() async -> [PulseNode]
     /// Gives a task to a node, under an id that tells whether it has it already.
     func place(_ request: DispatchRequest) async -> PulsePlacement
     /// What became of a task.
     func fate(of taskID: String, on host: String?) async -> PulseFate
+}
+
+/// A node, as the pulse sees it.
+package struct PulseNode: Sendable, Equatable {
+    package var name: String
+    /// Slots that a task could have now.
+    package var free: Int
+    package var all: Int
+
+    package init(name: String, free: Int, all: Int) {
+        self.name = name
+        self.free = free
+        self.all = all
+    }
 }
 
 package enum PulsePlacement: Sendable, Equatable {
