@@ -102,6 +102,7 @@ package final class WorkerInit {
             }
         }
         supervisor.endTree(grace: .zero)
+        supervisor.watch = nil
     }
 
     private func tell(_ message: WorkerReport) {
