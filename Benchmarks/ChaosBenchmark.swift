@@ -1,6 +1,9 @@
 import Supervision
 import TestSupport
 
+/// Each leaves a record and a log of a block each, beside up to six worktrees of some hundred kilobytes.
+private let tasksOnSmallDisk = 200
+
 /// `kill -9` of the node at random moments under dispatch load: plainly, with a disk of 4 MiB, and with 64 descriptors.
 func benchmarkChaos(_ table: Table, minutes: Int) throws {
     let variants: [(name: String, descriptors: Int?, isSmallDisk: Bool)] = [
@@ -19,7 +22,9 @@ func benchmarkChaos(_ table: Table, minutes: Int) throws {
             }
         }
         defer { if variant.isSmallDisk { _ = try? TestEnvironment.run("umount", ["-l", folder.path + "/data"]) } }
-        var chaos = try ChaosRun(descriptorLimit: variant.descriptors, folder: folder)
+        var chaos = try ChaosRun(
+            descriptorLimit: variant.descriptors, folder: folder,
+            maxTasks: variant.isSmallDisk ? tasksOnSmallDisk : .max)
         let report = try chaos.run(cycles: .max, until: ContinuousClock.now + .seconds(minutes * 20))
         let figures = [
             ("kills", report.cycles), ("accepted with 202", report.accepted), ("refused", report.refused),

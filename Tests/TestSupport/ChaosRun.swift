@@ -25,6 +25,8 @@ package struct ChaosRun {
     private var accepted: Set<String> = []
     private var report = Report()
     private var generator: any RandomNumberGenerator
+    /// No more are dispatched: the records and logs of ended tasks must not fill a small disk by themselves.
+    private let maxTasks: Int
 
     /// Holds a lock for as long as it runs; who finds it taken runs beside another.
     private static func agent(in folder: String) -> String {
@@ -39,7 +41,7 @@ package struct ChaosRun {
     }
 
     package init(
-        descriptorLimit: Int? = nil, folder: TemporaryFolder? = nil,
+        descriptorLimit: Int? = nil, folder: TemporaryFolder? = nil, maxTasks: Int = .max,
         generator: any RandomNumberGenerator = SystemRandomNumberGenerator()
     )
         throws
@@ -62,6 +64,7 @@ package struct ChaosRun {
         try node.makeRepository("o/r")
         node.descriptorLimit = descriptorLimit
         self.generator = generator
+        self.maxTasks = maxTasks
     }
 
     /// Kills the node `cycles` times, or until the deadline.
@@ -70,7 +73,7 @@ package struct ChaosRun {
             try node.start()
             let end = cs_monotonic_ns() + Int64.random(in: 5_000_000...400_000_000, using: &generator)
             var number = 0
-            while cs_monotonic_ns() < end, number < 8 {
+            while cs_monotonic_ns() < end, number < 8, accepted.count < maxTasks {
                 number += 1
                 dispatch("c\(report.cycles)-\(number)")
             }
