@@ -113,7 +113,7 @@ struct CancelTests {
         #expect(try node.awaitLog("small", "ready"))
         let pid = answer.body[try #require(answer.body.range(of: #""pid":"#))...].prefix { $0.isNumber }
         guard let bytes = try? Files.read("/proc/\(pid)/smaps_rollup", limit: 65536) else {
-            return print("skipped: only root may read the memory figures of a worker's init, which is closed to its user")
+            return print("skipped: a worker's init is closed to its own user, so only root may measure it")
         }
         let rollup = String(decoding: bytes, as: UTF8.self)
         let line = try #require(rollup.split(separator: "\n").first { $0.hasPrefix("Pss:") })
