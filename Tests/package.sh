@@ -42,6 +42,7 @@ install -m 0755 "$program" "$root/app/code/aidevops-worker"
 install -m 0755 start.sh "$root/app/code/start.sh"
 cat > "$root/app/agent/agent.sh" << 'X'
 cat > /dev/null
+echo "oom $(cat /proc/self/oom_score_adj)"
 case $AIDEVOPS_TASK_ID in long*) echo started; sleep "${LONG:-600}";; esac
 cat /app/data/config/worker.json && echo ESCAPED
 id -un; echo change >> README.md; git commit -qam "Change it" && git push -q origin HEAD && echo TASK_COMPLETE
@@ -149,6 +150,7 @@ done
 ask /dispatch -d '{"repo": "o/r", "prompt": "Do it.", "task_id": "first"}' | grep -q '"status":"dispatched"' || fail "no dispatch"
 await /workers/first/logs '[EXIT:0]'
 ask /workers/first/logs | grep -qx cloudron || fail "the agent isn't cloudron: $(ask /workers/first/logs)"
+ask /workers/first/logs | grep -qx 'oom 500' || fail "the kernel wouldn't kill workers first"
 ! ask /workers/first/logs | grep -q ESCAPED || fail "the agent read worker.json"
 git --git-dir "$root/srv/remote/o/r.git" -c safe.directory='*' log -1 --format=%s | grep -qx 'Change it' || fail "nothing was pushed"
 ok "a real task: clone, agent in its sandbox, commit, push"

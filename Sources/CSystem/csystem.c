@@ -235,18 +235,6 @@ static int lower_limit(const struct cs_limit *limit) {
     return setrlimit(resource, &now);
 }
 
-// Raising it is everybody's right; where /proc can't be written, the kernel chooses as it always does.
-static void write_oom_score(int score) {
-    char text[5];
-    int count = 0;
-    for (int part = 1000; part > 0; part /= 10)
-        if (count > 0 || score >= part) text[count++] = '0' + score / part % 10;
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return;
-    if (write(fd, text, count) < 0) {}
-    close(fd);
-}
-
 // Runs in the vfork child, on the parent's suspended stack and memory: system calls only, and what fails is
 // told through *error (as glibc's posix_spawn does).
 static void run_child(const struct cs_spawn_request *request, int *raised, volatile int *error) {
@@ -265,7 +253,6 @@ static void run_child(const struct cs_spawn_request *request, int *raised, volat
         if (dup2(raised[i], i) < 0) goto failed;
     for (int i = 0; i < request->limit_count; i++)
         if (lower_limit(&request->limits[i]) < 0) goto failed;
-    if (request->oom_score_adjustment) write_oom_score(request->oom_score_adjustment);
     if (request->ruleset >= 0 && cs_landlock_restrict_self(request->ruleset) < 0) goto failed;
     syscall(SYS_close_range, (unsigned)request->descriptor_count, ~0U, 0);
     sigset_t none;

@@ -65,7 +65,6 @@ struct cs_spawn_request {
     int nice_increment;
     const struct cs_limit *limits;
     int limit_count;
-    int oom_score_adjustment; // added by the kernel's choice of what to kill (0: as the caller's)
     int ruleset;              // a Landlock ruleset to put on, or -1
     int group;                // cgroup.procs of the group to enter, open for writing, or -1
 };

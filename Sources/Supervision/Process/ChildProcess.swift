@@ -10,14 +10,12 @@ package struct Command: Sendable {
     /// A session of its own, so that no terminal and no process group of ours reaches it; else only a process group.
     package var newSession: Bool
     package var niceIncrement: Int32
-    /// 0 ... 1000: how much rather than others the kernel kills it when memory runs out; inherited by what it starts.
-    package var oomScoreAdjustment: Int32
     /// What it may see and use; nil: what its parent may.
     package var confinement: Confinement?
 
     package init(
         path: String, arguments: [String], environment: [String: String], directory: String? = nil,
-        newSession: Bool = true, niceIncrement: Int32 = 0, oomScoreAdjustment: Int32 = 0,
+        newSession: Bool = true, niceIncrement: Int32 = 0,
         confinement: Confinement? = nil
     ) {
         self.path = path
@@ -26,7 +24,6 @@ package struct Command: Sendable {
         self.directory = directory
         self.newSession = newSession
         self.niceIncrement = niceIncrement
-        self.oomScoreAdjustment = oomScoreAdjustment
         self.confinement = confinement
     }
 
@@ -44,7 +41,6 @@ package struct Command: Sendable {
         unsafe request.new_session = newSession ? 1 : 0
         unsafe request.nice_increment = niceIncrement
         unsafe request.limit_count = Int32(limits.count)
-        unsafe request.oom_score_adjustment = oomScoreAdjustment
         unsafe request.ruleset = confinement?.ruleset ?? -1
         unsafe request.group = group
         let result = unsafe withCStringArray(arguments) { arguments in

@@ -23,6 +23,8 @@ final class Sandbox {
 
     /// Narrows this process, for good.
     func enter() throws(SystemError) {
+        // Raising it is everybody's right, as long as the process is still open to its own user.
+        try Sandbox.offerToOutOfMemoryKiller()
         try check(cs_set_undumpable(), "prctl(PR_SET_DUMPABLE)")
         guard order.sandbox.isOn else { return }
         try check(cs_set_no_new_privileges(), "prctl(PR_SET_NO_NEW_PRIVS)")
@@ -34,6 +36,19 @@ final class Sandbox {
         rules.allow(order.taskFolder, .readAndWrite)
         if order.usesSSH { rules.allow(order.sshFolder, .readAndExecute) }
         try rules.restrictSelf()
+    }
+
+    /// On top of the node's own: when memory runs out, all of a worker is killed before the node.
+    private static let oomScoreAdjustment = 500
+    private static let mostOomScoreAdjustment = 1000
+
+    private static func offerToOutOfMemoryKiller() throws(SystemError) {
+        let path = "/proc/self/oom_score_adj"
+        // A container's engine may have set it already, and lowering it isn't everybody's right.
+        let current = Int(String(decoding: try Files.read(path, limit: 64), as: UTF8.self).trimmed) ?? 0
+        let raised = min(mostOomScoreAdjustment, max(0, current) + oomScoreAdjustment)
+        let file = Descriptor(owning: try checkErrno("open \(path)") { unsafe open(path, O_WRONLY | O_CLOEXEC) })
+        try file.writeAll(Array(String(raised).utf8))
     }
 
     /// What the agent is held to. Its worktree must be there.

@@ -39,9 +39,6 @@ final class WorkerProcess {
     private var killTimer: EventLoop.TimerToken?
     private let group: ControlGroup?
 
-    /// All of a worker is killed before the node, when memory runs out.
-    private static let oomScoreAdjustment: Int32 = 500
-
     /// Starts `worker-init` with its order.
     /// - Throws: what kept it from starting; then nothing is left of it.
     init(
@@ -62,7 +59,7 @@ final class WorkerProcess {
         ]
         let command = Command(
             path: executable, arguments: ["aidevops-worker", WorkerInit.argument], environment: [:], directory: "/",
-            niceIncrement: order.sandbox.initNiceIncrement, oomScoreAdjustment: WorkerProcess.oomScoreAdjustment)
+            niceIncrement: order.sandbox.initNiceIncrement)
         liveness = .some(alive.writing)
         inputs = [
             Input(output.reading) { [unowned self] in self.handlers.output($0, .output) },
