@@ -189,6 +189,14 @@ def expect(condition, what):
     print(f"  ok: {what}")
 
 
+def choose_tab(browser, name):
+    """Clicks until it's chosen: what ends meanwhile may move the page under the pointer."""
+    def is_chosen():
+        browser.click(f"#tab-{name}")
+        return browser.script("return document.getElementById(arguments[0]).getAttribute('aria-selected')", f"tab-{name}") == "true"
+    eventually(f"the tab {name}", is_chosen)
+
+
 def open_task(browser, name):
     """By the button in whichever table has it."""
     eventually(f"{name} in a table", lambda: browser.script(
@@ -233,18 +241,18 @@ def run(node, browser, shots):
     expect("<script>window.pwned=1</script><b>bold</b>" in log and HOSTILE in log, "a hostile prompt and log show as text")
     expect("\x1b[31mansi" in log and "\u202eevil" in log, "control characters and right-to-left marks stay within their line")
     expect(browser.script("return document.querySelectorAll('#log script, #log b, #log img').length") == 0, "nothing of them is markup")
-    browser.click("#tab-changes")
+    choose_tab(browser, "changes")
     browser.await_text("#commits", "<script>window.pwned=1</script> subject")
     browser.await_text("#files", "<b>file.txt +1 -0")
     browser.await_text("#diff", "+<img src=x onerror=window.pwned=1>")
     expect(True, "the changes show commits, files and the diff as text")
-    browser.click("#tab-record")
+    choose_tab(browser, "record")
     browser.await_text("#record", '"task_id": "hostile"')
     expect(browser.script("return window.pwned") is None, "and nothing of it ran")
 
     dispatch(browser, "steps")
     browser.await_text("#log", "[EXIT:0]")
-    browser.click("#tab-steps")
+    choose_tab(browser, "steps")
     browser.await_text("#steps", "calls Bash: ls -la")
     steps = browser.text("#steps")
     expect("says I will <b>look</b>." in steps and "gets README.md" in steps and "ends ($0.0123) Done." in steps, "an agent's events show as steps, with their cost")
