@@ -141,6 +141,22 @@ struct SandboxTests {
         #expect(try node.worker("planter").contains(#""uncommitted_changes":true"#))
     }
 
+    /// Of the task's folder an agent sees the file with its prompt, too.
+    @Test func aPromptInAFileCanBeRead() throws {
+        let node = try TestNode(agent: "cat \"$1\"; echo; echo TASK_COMPLETE")
+        let script = node.folder.path + "/agent.sh"
+        try node.writeConfiguration(
+            """
+            {"dispatch": {"auth_token": "\(node.token)"}, "git": {"base_url": "file://\(node.folder.path)/remote"},
+             "agent": {"preset": "custom", "command": ["/bin/sh", "\(script)", "{prompt_file}"]}}
+            """)
+        try node.makeRepository("o/r")
+        try node.start()
+        #expect(try run(node, "reader").contains("Do it."))
+        #expect(try node.dispatch("again", more: #""continue_task": "reader""#).status == 202)
+        #expect(try node.followToEnd("again").contains("Do it."))
+    }
+
     // MARK: Processes
 
     @Test func theNodeCanNotBeReadSignalledOrTraced() throws {

@@ -121,6 +121,8 @@ extension WorkerInit {
             try Files.makeFolders(order.home)
             try Files.makeFolders(order.temporaryFolder)
             try Files.makeFolders(Files.parent(of: order.cacheFolder) ?? "/")
+            // Before the agent's rules are made, which are of files that are there.
+            if order.promptChannel == .file { try Files.replace(order.promptFile, with: Array(order.prompt.utf8)) }
             let settings = order.home + "/.gitconfig"
             if !Files.exists(settings) { try Files.replace(settings, with: Array(order.gitConfiguration.utf8)) }
         } catch { throw .step(error.description) }
@@ -149,7 +151,6 @@ extension WorkerInit {
             let command = Command(
                 path: path, arguments: arguments, environment: environment, directory: order.worktree,
                 niceIncrement: order.sandbox.niceIncrement, confinement: try sandbox.agentConfinement())
-            if order.promptChannel == .file { try Files.replace(order.promptFile, with: Array(order.prompt.utf8)) }
             let input = try standardInput()
             return try command.spawn(
                 descriptors: [input.number, Channel.output.rawValue, Channel.errors.rawValue])
