@@ -93,9 +93,8 @@ struct NodeClient: Sendable {
         return try command.run(input: request.configuration, interrupt: interrupt, onOutput: onOutput)
     }
 
-    /// curl's exit codes: 5 and 6 names that don't resolve, 7 no connection.
     private static func unreachable(_ result: Command.Result, _ url: String) -> Unreachable {
-        let isCertain = [.exited(5), .exited(6), .exited(7)].contains(result.status)
+        let isCertain = CurlRequest.reachedNobody(result.status)
         let reason = result.errorText.isEmpty ? "curl ended with \(result.status)" : result.errorText
         return Unreachable(message: "\(url) can't be reached: \(reason)", isCertain: isCertain)
     }

@@ -35,9 +35,13 @@ struct Target: Sendable {
     }
 
     static func local(_ arguments: Arguments) throws -> Target {
+        Target(name: "local", client: NodeClient(url: localURL, token: try token(arguments)))
+    }
+
+    /// Where the node on this machine answers.
+    static var localURL: String {
         let port = Environment.variables["PORT"] ?? "3000"
-        let url = Environment.variables["AIDEVOPS_WORKER_URL"] ?? "http://127.0.0.1:\(port)"
-        return Target(name: "local", client: NodeClient(url: url, token: try token(arguments)))
+        return Environment.variables["AIDEVOPS_WORKER_URL"] ?? "http://127.0.0.1:\(port)"
     }
 
     /// From the environment, or from worker.json where this user may read it; a node that needs none is asked without. The

@@ -41,7 +41,7 @@ private struct TaskOrder {
             throw UsageError(message: "\(arguments.operands[2]) is one argument too many: quote the prompt")
         }
         if let problem = Names.problem(repo: repo) { throw UsageError(message: "REPO \(problem)") }
-        id = arguments["--task-id"] ?? "task-" + String(ConfigurationFile.randomToken().prefix(12))
+        id = arguments["--task-id"] ?? "task-" + Names.randomHex(digits: 12)
         if let problem = Names.problem(taskID: id) { throw UsageError(message: "--task-id \(problem)") }
         var body: JSONValue = .object([
             "repo": .string(repo), "task_id": .string(id), "prompt": .string(try TaskOrder.prompt(arguments)),

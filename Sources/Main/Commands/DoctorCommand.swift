@@ -230,8 +230,7 @@ private struct Doctor {
 
     /// What a node that runs here tells of itself.
     private mutating func examineNode() {
-        let port = Environment.variables["PORT"] ?? "3000"
-        let url = Environment.variables["AIDEVOPS_WORKER_URL"] ?? "http://127.0.0.1:\(port)"
+        let url = Target.localURL
         guard let status = try? NodeClient(url: url, token: "").get("/status").json() else {
             return add("node", .poor, "none answers at \(url); start it with: aidevops-worker serve")
         }

@@ -71,13 +71,7 @@ struct ConfigurationFile {
         if let folder = Files.parent(of: path) { try Files.syncFolder(folder) }
     }
 
-    static func randomToken() -> String {
-        var generator = SystemRandomNumberGenerator()
-        return (0..<4).map { _ in
-            let digits = String(generator.next(), radix: 16)
-            return String(repeating: "0", count: 16 - digits.count) + digits
-        }.joined()
-    }
+    static func randomToken() -> String { Names.randomHex(digits: 64) }
 
     /// What the first run writes: the fields that people set, with their defaults.
     private static let initial: JSONValue = .object([

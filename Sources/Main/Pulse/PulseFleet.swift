@@ -60,8 +60,7 @@ actor PulseFleet: PulseNodes {
                 command, input: request.configuration, outputLimit: PulseFleet.maxAnswerBytes,
                 timeout: .seconds(PulseFleet.timeoutSeconds + 2))
             guard result.succeeded, let answer = CurlRequest.parse(result.output) else {
-                let isCertain = [.exited(5), .exited(6), .exited(7)].contains(result.status)
-                return isCertain ? .unreached(result.errorText) : .lost(result.errorText)
+                return CurlRequest.reachedNobody(result.status) ? .unreached(result.errorText) : .lost(result.errorText)
             }
             guard let json = try? JSONValue(bytes: answer.body) else {
                 return .lost("it answered with status \(answer.status) and no JSON")

@@ -30,6 +30,11 @@ package struct CurlRequest: Sendable {
         return Array(((lines + options).joined(separator: "\n") + "\n").utf8)
     }
 
+    /// Whether curl's exit means that nothing of the request was received: 5 and 6 names that don't resolve, 7 no connection.
+    package static func reachedNobody(_ status: ChildExit.Status) -> Bool {
+        [.exited(5), .exited(6), .exited(7)].contains(status)
+    }
+
     /// The body and the status of an answer that `writesStatus` was asked for; nil for what isn't one.
     package static func parse(_ output: [UInt8]) -> (status: Int, body: [UInt8])? {
         guard let newline = output.lastIndex(of: UInt8(ascii: "\n")),

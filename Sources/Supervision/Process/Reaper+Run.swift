@@ -85,9 +85,8 @@ private final class RunningProgram {
 
     private func kill() {
         guard reaper.isChild(pid) else { return }
-        for descendant in ProcessTree(root: pid).descendants() { _ = cs_kill(descendant, SIGKILL) }
+        ProcessTree(root: pid).killOnce()
         _ = cs_kill(-pid, SIGKILL)
-        _ = cs_kill(pid, SIGKILL)
     }
 
     private func finish(_ exit: ChildExit) {

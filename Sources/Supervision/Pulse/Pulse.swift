@@ -181,7 +181,7 @@ package actor Pulse {
     /// A state that can't be read is set aside: its claims run out by themselves.
     private func loadState() async -> PulseState? {
         let (path, folder) = (statePath, folder)
-        let device = Pulse.randomDevice()
+        let device = "node-" + Names.randomHex(digits: 12)
         let (state, problem) = await services.files.run { () -> (PulseState?, String?) in
             do throws(SystemError) { try Files.makeFolders(folder) } catch { return (nil, error.description) }
             guard Files.exists(path) else { return (PulseState(device: device), nil) }
@@ -218,12 +218,6 @@ package actor Pulse {
         }
     }
 
-    private static func randomDevice() -> String { "node-" + randomHex(digits: 12) }
-
-    fileprivate static func randomHex(digits: Int) -> String {
-        (0..<digits).map { _ in String(Int.random(in: 0..<16), radix: 16) }.joined()
-    }
-
     /// - Returns: false when it was told to stop.
     fileprivate func sleep(_ duration: Duration) async -> Bool {
         let end = services.ambient.now().addingTimeInterval(duration.seconds)
@@ -243,5 +237,5 @@ private struct LoopClock: PulseClock {
 
     var now: Date { ambient.now() }
     func sleep(_ duration: Duration) async -> Bool { await pulse.sleep(duration) }
-    func nonce() -> String { Pulse.randomHex(digits: 32) }
+    func nonce() -> String { Names.randomHex(digits: 32) }
 }

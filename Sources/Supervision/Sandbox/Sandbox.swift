@@ -51,10 +51,15 @@ final class Sandbox {
         try file.writeAll(Array(String(raised).utf8))
     }
 
-    /// What the agent is held to. Its worktree must be there.
+    private var madeConfinement: Confinement?
+
+    /// What the agent is held to, made once. Its worktree must be there, and not be made anew after.
     func agentConfinement() throws(SystemError) -> Confinement? {
         guard order.sandbox.isOn else { return nil }
-        return Confinement(rules: Ruleset.version > 0 ? try agentRules() : nil, limits: limits)
+        if let madeConfinement { return madeConfinement }
+        let confinement = Confinement(rules: Ruleset.version > 0 ? try agentRules() : nil, limits: limits)
+        madeConfinement = confinement
+        return confinement
     }
 
     private func agentRules() throws(SystemError) -> Ruleset {

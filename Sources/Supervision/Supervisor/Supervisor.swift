@@ -215,7 +215,7 @@ package actor Supervisor {
     }
 
     private func take(_ request: DispatchRequest) async throws(DispatchRefusal) -> DispatchReceipt {
-        let id = request.id ?? Supervisor.randomID()
+        let id = request.id ?? "task-" + Names.randomHex(digits: 12)
         guard !isDraining else { throw .draining }
         if let refusal = sandbox.refusal { throw .unavailable(refusal) }
         guard settings.allows(repo: request.repo) else { throw .repoNotAllowed(request.repo) }
@@ -366,10 +366,6 @@ package actor Supervisor {
     func own(_ worker: WorkerActor) {
         newWorkers.append(worker)
         wakeup.signal()
-    }
-
-    private static func randomID() -> String {
-        "task-" + (0..<12).map { _ in String(Int.random(in: 0..<16), radix: 16) }.joined()
     }
 
     // MARK: Cancel

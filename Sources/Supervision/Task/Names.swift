@@ -1,5 +1,10 @@
 /// The rules for the names that come from outside. Each function answers what is wrong with one, or nil.
 package enum Names {
+    /// Digits that nobody can guess, of the system's generator.
+    package static func randomHex(digits: Int) -> String {
+        (0..<digits).map { _ in String(Int.random(in: 0..<16), radix: 16) }.joined()
+    }
+
     private static let maxURLBytes = 2048
 
     package static func problem(callbackURL url: String) -> String? {
